@@ -1,1 +1,16 @@
-//! placeholder
+//! All client network traffic: apt archives and the files in their pools.
+//!
+//! Takes what is wanted (suites, digests) and where the machine says it comes from; gives verified indexes and
+//! verified files on disk. Nothing that was not signed, or whose digest was not in a signed index, leaves this room.
+//! It never resolves, never unpacks, never reads the environment, and names no archive's host: addresses come from
+//! the manifest or from the machine's own apt configuration.
+
+pub mod apt;
+mod client;
+mod download;
+mod error;
+
+pub use apt::{Freshness, PackageIndex, Suite, SuiteRequest, refresh};
+pub use client::{Client, Config};
+pub use download::{Download, fetch};
+pub use error::RemoteError;

@@ -1,0 +1,1 @@
+//! What the machine's own apt is configured to use.
