@@ -1,1 +1,32 @@
-//! placeholder
+//! Environment -> running container. Takes a [`ContainerSpec`], gives processes in namespaces; the only room that
+//! uses libcontainer.
+//!
+//! Every project has one [`Sandbox`]: a process that is PID 1 of a pid namespace of its own, in its own user, mount
+//! and network namespace. When it dies, the kernel ends every process, mount and interface of the project with it,
+//! so there are no pid files and nothing to clean up. It starts one shim per container; the shim mounts the root,
+//! runs libcontainer and stays to serve the [`Container`] handle.
+//!
+//! Never prints, never reads `HOME` or other variables.
+
+pub mod cgroup;
+pub mod enter;
+mod error;
+pub mod exec;
+pub mod harden;
+pub mod network;
+pub mod probe;
+pub mod protocol;
+pub mod rootfs;
+pub mod sandbox;
+pub mod seccomp;
+pub mod shim;
+pub mod spec;
+pub mod userns;
+
+pub use error::ContainerError;
+pub use sandbox::{Container, ExecHandle, Sandbox, sandbox_main};
+pub use shim::shim_main;
+pub use spec::{
+    Attr, AttrKind, ContainerEvent, ContainerSpec, Identity, Ipv4Net, Limits, Mount, MountKind, SandboxConfig,
+    SocketKind, User,
+};

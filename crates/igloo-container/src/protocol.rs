@@ -1,0 +1,1 @@
+//! Messages between supervisor, sandbox and shim.

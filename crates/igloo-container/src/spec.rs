@@ -1,0 +1,209 @@
+//! What is to run: plain values that travel as JSON from the supervisor to the shim.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// One container: a service of a project.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerSpec {
+    /// Name of the container, unique in its sandbox: `[a-zA-Z0-9_.+-]`.
+    pub id: String,
+    /// Host name that it sees.
+    pub hostname: String,
+    /// Lower layers of its root, topmost first.
+    pub lowers: Vec<PathBuf>,
+    /// Owners and modes that the lower layers can't carry.
+    pub attrs: Vec<Attr>,
+    /// Directory of this container alone; `upper` and `work` in it are emptied at each start.
+    pub state_dir: PathBuf,
+    /// Program and arguments; the program is looked up in `PATH` of `env`.
+    pub args: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// Working directory; empty is `/`. Created if missing.
+    pub workdir: String,
+    /// Who runs it.
+    pub user: User,
+    /// Volumes, binds and memory file systems, mounted in this order.
+    pub mounts: Vec<Mount>,
+    /// Address on the project's bridge; none is a network of loopback alone.
+    pub address: Option<Ipv4Addr>,
+    /// Length of the bridge's network prefix.
+    pub prefix: u8,
+    /// Address of the bridge, for the default route.
+    pub gateway: Option<Ipv4Addr>,
+    /// Names and addresses of its neighbours, for `/etc/hosts`.
+    pub hosts: Vec<(String, Ipv4Addr)>,
+    /// Name servers for `/etc/resolv.conf`.
+    pub nameservers: Vec<String>,
+    /// What it may use.
+    pub limits: Limits,
+    /// Open files, soft and hard; clamped to what the caller may have.
+    pub nofile: Option<u64>,
+    /// Root file system read-only (volumes and `/tmp`-like mounts stay writable).
+    pub read_only: bool,
+}
+
+/// Owner and mode of a path in the root file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attr {
+    /// Path, absolute or relative to the root.
+    pub path: String,
+    /// What it is.
+    pub kind: AttrKind,
+    /// Permission bits, setuid and friends included; none leaves them.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// What an [`Attr`] is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttrKind {
+    /// A directory, created if missing.
+    Dir,
+    /// Anything else; skipped if missing.
+    File,
+}
+
+/// Identity of a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Home directory.
+    pub home: String,
+}
+
+/// Something mounted into a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// What is mounted.
+    pub kind: MountKind,
+    /// Absolute path inside; missing directories and files are created.
+    pub target: String,
+    /// Nothing below it can be written, nested mounts included.
+    pub read_only: bool,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountKind {
+    /// A directory or file of the host.
+    Bind {
+        /// Absolute path on the host.
+        source: PathBuf,
+    },
+    /// A directory that igloo owns: created on first use for the container's user and, as long as it is
+    /// empty, filled with what the image has at the target.
+    Volume {
+        /// Absolute path on the host.
+        source: PathBuf,
+    },
+    /// Memory.
+    Tmpfs {
+        /// Largest size in bytes.
+        size: Option<u64>,
+    },
+}
+
+/// What a container may use; none is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Processors, fractions allowed.
+    pub cpus: Option<f64>,
+    /// Number of processes and threads.
+    pub pids: Option<u64>,
+}
+
+/// An IPv4 network: the bridge's own address and the length of the prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ipv4Net {
+    /// An address in the network; for a sandbox, that of its bridge.
+    pub address: Ipv4Addr,
+    /// Length of the network prefix.
+    pub prefix: u8,
+}
+
+/// How ids inside a sandbox relate to ids outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Identity {
+    /// Started by root: ids 0 to 65535 are a range of the project's own, files are shown through idmapped mounts.
+    Root,
+    /// 0 is the caller, the rest is the caller's range in `/etc/subuid`.
+    Subuid,
+    /// Only the caller exists; each container's user is the caller under another number.
+    SingleUid,
+}
+
+/// Where and how a project's sandbox runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxConfig {
+    /// The binary that answers to `__sandbox` and `__shim`.
+    pub exe: PathBuf,
+    /// Root of the store (the directory that holds `nix/store`); lower layers are usually below it.
+    pub store_root: PathBuf,
+    /// A private directory of this project, for mount points.
+    pub run_dir: PathBuf,
+    /// Id of the project: from it comes the range of ids that [`Identity::Root`] uses.
+    pub project: String,
+    /// The bridge; its address and prefix. None is no bridge: each container has loopback alone.
+    pub subnet: Option<Ipv4Net>,
+    /// Wanted identity mode; none picks the best that the machine allows.
+    pub identity: Option<Identity>,
+}
+
+/// What happened to a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ContainerEvent {
+    /// The program runs.
+    Started {
+        /// Its id as the host sees it.
+        pid: u32,
+    },
+    /// It could not be started; nothing is left of it.
+    Failed {
+        /// Why, with all causes.
+        message: String,
+    },
+    /// The program ended and everything in the container with it.
+    Exited {
+        /// Exit code, if it exited.
+        code: Option<i32>,
+        /// Signal, if one killed it.
+        signal: Option<i32>,
+        /// True if the kernel killed something in it for lack of memory.
+        oom: bool,
+    },
+}
+
+/// Sockets that [`crate::Container::socket`] makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SocketKind {
+    /// TCP over IPv4.
+    Tcp4,
+    /// TCP over IPv6.
+    Tcp6,
+    /// UDP over IPv4.
+    Udp4,
+    /// UDP over IPv6.
+    Udp6,
+}

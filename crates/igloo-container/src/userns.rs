@@ -1,0 +1,1 @@
+//! User namespaces: which ids there are inside.
