@@ -1,0 +1,1 @@
+//! Nix archives (`nix-archive-1`).
