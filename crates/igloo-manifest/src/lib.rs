@@ -1,1 +1,23 @@
-//! placeholder
+//! What a project declares (`igloo.toml`), what was chosen for it (`igloo.lock`), and the pure way from one to the other.
+//!
+//! Takes texts, gives values with spans, texts and digests. Never opens a file, never asks the network, never reads
+//! the environment: the callers bring the bytes.
+
+#![allow(clippy::todo)]
+
+pub mod edit;
+pub mod error;
+mod keys;
+pub mod lock;
+pub mod manifest;
+mod parse;
+pub mod request;
+pub mod schema;
+pub mod sets;
+pub mod templates;
+
+pub use error::{Diagnostic, ManifestError, Position};
+pub use lock::{Lock, LockError};
+pub use manifest::*;
+pub use parse::parse;
+pub use request::{EnvironmentRequest, MissingTool, Root, request_digest};

@@ -1,0 +1,240 @@
+//! `igloo.lock`: what was chosen, exactly.
+//!
+//! Sorted, versioned TOML; the same lock always renders to the same bytes, so that an unchanged lock is an untouched
+//! file. It holds no addresses: where an archive is, is the manifest's or the machine's business.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use igloo_base::{Sha256, System};
+use igloo_formats::deb::{MultiArch, Priority, Relations, Version};
+use igloo_formats::nix::StorePath;
+
+/// The format that this igloo writes.
+pub const VERSION: u32 = 1;
+
+/// Everything that was chosen for a project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lock {
+    /// The format, [`VERSION`].
+    pub version: u32,
+    /// [`crate::request_digest`] of the manifest it answers.
+    pub request: Sha256,
+    /// What was read, by source.
+    pub sources: BTreeMap<String, LockedSource>,
+    /// The packages of all environments.
+    pub packages: Vec<LockedPackage>,
+    /// Which packages each environment has.
+    pub environments: Vec<LockedEnvironment>,
+    /// Users, with numbers that never change.
+    pub users: Vec<LockedUser>,
+    /// Groups, with numbers that never change.
+    pub groups: Vec<LockedGroup>,
+    /// What is done about maintainer scripts, by package.
+    pub scripts: BTreeMap<String, String>,
+    /// The version of igloo's triggers.
+    pub triggers: u32,
+    /// The version of igloo's way to unpack.
+    pub unpack: u32,
+}
+
+/// What was read of a source.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LockedSource {
+    /// Its suites.
+    pub suites: Vec<LockedSuite>,
+}
+
+/// A suite as it was when it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedSuite {
+    /// As asked for, `bookworm-security`.
+    pub name: String,
+    /// The codename its release file says.
+    pub codename: String,
+    /// The date its release file says, RFC 3339.
+    pub date: String,
+    /// Digest of the release file.
+    pub release: Sha256,
+    /// Fingerprints of the keys that signed it, hexadecimal.
+    pub signers: Vec<String>,
+    /// The components read.
+    pub components: Vec<String>,
+}
+
+/// A package, exactly.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedPackage {
+    /// The source it is from.
+    pub source: String,
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: Version,
+    /// `amd64`, `arm64` or `all`.
+    pub architecture: String,
+    /// The system it was chosen for; a package for all architectures is listed once for each system.
+    pub system: System,
+    /// The suite it was found in.
+    pub suite: String,
+    /// Its path in the archive.
+    pub file: String,
+    /// Size of the file.
+    pub size: u64,
+    /// Digest of the file.
+    pub sha256: Sha256,
+    /// Size when unpacked, in KiB.
+    pub installed_size: u64,
+    /// Whether the archive calls it essential.
+    pub essential: bool,
+    /// Its `Multi-Arch`.
+    pub multi_arch: MultiArch,
+    /// `Pre-Depends` and `Depends`.
+    pub depends: Relations,
+    /// `Recommends`.
+    pub recommends: Relations,
+    /// `Conflicts` and `Breaks`.
+    pub conflicts: Relations,
+    /// `Replaces`.
+    pub replaces: Relations,
+    /// `Provides`.
+    pub provides: Relations,
+    /// Its `Priority`.
+    pub priority: Priority,
+    /// Its `Section`.
+    pub section: String,
+    /// The store object made of it, once there is one.
+    pub store: Option<StorePath>,
+}
+
+/// The packages of one environment on one system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedEnvironment {
+    /// The environment, `shells.default`.
+    pub key: String,
+    /// The system.
+    pub system: System,
+    /// The source.
+    pub source: String,
+    /// The packages asked for.
+    pub roots: Vec<String>,
+    /// The packages it has.
+    pub packages: Vec<(String, Version)>,
+    /// Why each is there: the package that pulled it in, `root` or `base`.
+    pub why: BTreeMap<String, String>,
+}
+
+/// A user of the environments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedUser {
+    /// Login name.
+    pub name: String,
+    /// Number.
+    pub uid: u32,
+    /// Number of the primary group.
+    pub gid: u32,
+    /// Home directory.
+    pub home: String,
+    /// Login shell.
+    pub shell: String,
+    /// Comment.
+    pub gecos: String,
+    /// The package that wants the user.
+    pub package: String,
+}
+
+/// A group of the environments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedGroup {
+    /// Name.
+    pub name: String,
+    /// Number.
+    pub gid: u32,
+    /// The package that wants the group.
+    pub package: String,
+    /// Users that are in it beside those whose primary group it is.
+    pub members: Vec<String>,
+}
+
+/// A lock that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// The text is not what igloo writes.
+    #[error("{}:{line}:{column}: {message}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Character, from 1.
+        column: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// A newer igloo wrote it.
+    #[error("`{}` has format {found}, this igloo knows up to {VERSION}: update igloo, or remove the file and run `igloo lock`", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+}
+
+/// Something that a lock cannot mean: it was edited by hand, or merged badly.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The environment and system, `shells.default on x86_64-linux`; `None` when it is about the whole lock.
+    pub environment: Option<String>,
+    /// What is wrong, lower case, no full stop.
+    pub message: String,
+}
+
+/// What became of a package of an environment between two locks.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Change {
+    /// The environment, `shells.default`.
+    pub environment: String,
+    /// The system.
+    pub system: System,
+    /// The package.
+    pub package: String,
+    /// Its version before; `None` when it was added.
+    pub old: Option<Version>,
+    /// Its version now; `None` when it was removed.
+    pub new: Option<Version>,
+}
+
+impl Lock {
+    /// An empty lock that answers `request`.
+    pub fn new(_request: Sha256) -> Self {
+        todo!()
+    }
+
+    /// Reads a lock; strict.
+    pub fn parse(_text: &str, _path: &Path) -> Result<Lock, LockError> {
+        todo!()
+    }
+
+    /// The text of the file: sorted, the same bytes for the same content.
+    pub fn render(&self) -> String {
+        todo!()
+    }
+
+    /// Checks that the lock holds together: every clause of every environment.
+    pub fn verify(&self) -> Result<(), Vec<Problem>> {
+        todo!()
+    }
+
+    /// What changed from `old` to `new`, by environment, system and package.
+    pub fn diff(_old: &Lock, _new: &Lock) -> Vec<Change> {
+        todo!()
+    }
+
+    /// The package of a source that was chosen for a system, if it is in the lock.
+    pub fn package(&self, source: &str, system: System, name: &str, version: &Version) -> Option<&LockedPackage> {
+        self.packages
+            .iter()
+            .find(|p| p.name == name && p.system == system && p.source == source && p.version == *version)
+    }
+}

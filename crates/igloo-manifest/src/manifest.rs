@@ -1,0 +1,489 @@
+//! The manifest's domain types: what `igloo.toml` means, once it is known to make sense.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use igloo_base::System;
+use igloo_formats::deb::Version;
+
+/// A project as its `igloo.toml` declares it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    /// The file it was read from; relative paths in it are relative to its directory.
+    pub path: PathBuf,
+    /// `[project]`.
+    pub project: Project,
+    /// `[sources.*]` by name (`debian`, `nixpkgs`).
+    pub sources: BTreeMap<String, Source>,
+    /// `[sets]`: the user's own ones; built-in ones are in [`crate::sets`].
+    pub sets: BTreeMap<String, Set>,
+    /// `[shells.*]`.
+    pub shells: BTreeMap<String, Shell>,
+    /// `[services.*]`.
+    pub services: BTreeMap<String, Service>,
+    /// `[images.*]`.
+    pub images: BTreeMap<String, Image>,
+    /// `[vm]`.
+    pub vm: Option<Vm>,
+    /// `[scripts]`: what is to be done about the maintainer scripts of a package.
+    pub scripts: BTreeMap<String, ScriptDecision>,
+}
+
+/// `[project]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Project {
+    /// The project's name.
+    pub name: String,
+    /// The source that names without a prefix are looked up in, if it is said.
+    pub source: Option<String>,
+    /// The systems to lock for; the current one unless said.
+    pub systems: Vec<System>,
+}
+
+/// A place packages come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A Debian archive.
+    Debian(Debian),
+    /// A flake of nixpkgs' shape.
+    Nixpkgs(Nixpkgs),
+}
+
+impl Source {
+    /// Which kind of source it is.
+    pub fn kind(&self) -> SourceKind {
+        match self {
+            Source::Debian(_) => SourceKind::Debian,
+            Source::Nixpkgs(_) => SourceKind::Nixpkgs,
+        }
+    }
+}
+
+/// The kinds of sources, which name the same tool differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SourceKind {
+    /// A Debian archive.
+    Debian,
+    /// nixpkgs.
+    Nixpkgs,
+}
+
+/// `[sources.debian]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Debian {
+    /// The main suite, `bookworm`.
+    pub suite: String,
+    /// Every suite to read, the main one included: with its updates and security unless listed.
+    pub suites: Vec<String>,
+    /// Components, `main` unless said.
+    pub components: Vec<String>,
+    /// The archive's address; the machine's own apt configuration decides when there is none.
+    pub url: Option<String>,
+    /// The security archive's address.
+    pub security_url: Option<String>,
+    /// The keys to trust, relative to the manifest's directory.
+    pub keyring: Option<PathBuf>,
+    /// A moment of the dated archive, `20250520T000000Z`.
+    pub snapshot: Option<String>,
+    /// What every environment of this source starts from.
+    pub base: Base,
+    /// Whether recommended packages come along.
+    pub recommends: bool,
+}
+
+/// What an environment holds before the first package that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum Base {
+    /// Nothing at all.
+    None,
+    /// The skeleton that most packages take for granted.
+    #[default]
+    Minimal,
+    /// Every package the archive calls essential.
+    Essential,
+}
+
+impl Base {
+    /// The words of the manifest.
+    pub const NAMES: [(&'static str, Base); 3] =
+        [("none", Base::None), ("minimal", Base::Minimal), ("essential", Base::Essential)];
+
+    /// The word of the manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            Base::None => "none",
+            Base::Minimal => "minimal",
+            Base::Essential => "essential",
+        }
+    }
+}
+
+/// `[sources.nixpkgs]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nixpkgs {
+    /// A flake reference, `github:NixOS/nixpkgs/nixos-25.11`.
+    pub flake: String,
+    /// Directories of overlays, relative to the manifest's directory.
+    pub overlays: Vec<PathBuf>,
+    /// Whether packages without a free licence may be used.
+    pub allow_unfree: bool,
+}
+
+/// A named list of packages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Set {
+    /// What is in it; `@name` of the same name means the built-in one.
+    pub packages: Vec<PackageSpec>,
+}
+
+/// One element of a package list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackageSpec {
+    /// As it was written.
+    pub text: String,
+    /// Where it was written, without the quotes.
+    pub span: Range<usize>,
+    /// What it means.
+    pub kind: SpecKind,
+}
+
+/// What an element of a package list means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SpecKind {
+    /// `@name`: a set.
+    Set(String),
+    /// `!name`: not this package.
+    Exclude(String),
+    /// `[source:]name[=version][/suite]`.
+    Package {
+        /// The source, if it is said.
+        source: Option<String>,
+        /// The package's name.
+        name: String,
+        /// Exactly this version.
+        version: Option<Version>,
+        /// From this suite.
+        suite: Option<String>,
+    },
+    /// `flake:<reference>`: an output of a flake.
+    Flake(String),
+}
+
+/// What is in an environment; shells, services and images share it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Content {
+    /// The packages asked for.
+    pub packages: Vec<PackageSpec>,
+    /// Environment variables.
+    pub env: BTreeMap<String, String>,
+    /// Who runs in it: `name[:group]` or `uid[:gid]`.
+    pub user: Option<String>,
+    /// Where it runs, an absolute path.
+    pub workdir: Option<String>,
+    /// The project's own files to put in.
+    pub copy: Vec<Copy>,
+    /// Overrides the source's `recommends`.
+    pub recommends: Option<bool>,
+    /// Overrides the source's `base`.
+    pub base: Option<Base>,
+}
+
+/// A file or directory of the project that becomes part of an environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copy {
+    /// Relative to the manifest's directory, and inside of it.
+    pub from: PathBuf,
+    /// An absolute path in the environment.
+    pub to: String,
+    /// The mode of files, their own unless said.
+    pub mode: Option<u32>,
+}
+
+/// `[shells.*]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Shell {
+    /// What is in it.
+    pub content: Content,
+    /// How far it is from the machine it runs on.
+    pub isolation: Isolation,
+    /// Shell commands to run on entry.
+    pub hook: Option<String>,
+}
+
+/// How far an environment is from the machine it runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum Isolation {
+    /// The user's own shell, with more in its PATH.
+    #[default]
+    Host,
+    /// Only what is declared.
+    Pure,
+    /// Namespaces of its own.
+    Container,
+    /// A kernel of its own.
+    Vm,
+}
+
+impl Isolation {
+    /// The words of the manifest, from near to far.
+    pub const NAMES: [(&'static str, Isolation); 4] = [
+        ("host", Isolation::Host),
+        ("pure", Isolation::Pure),
+        ("container", Isolation::Container),
+        ("vm", Isolation::Vm),
+    ];
+
+    /// The word of the manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isolation::Host => "host",
+            Isolation::Pure => "pure",
+            Isolation::Container => "container",
+            Isolation::Vm => "vm",
+        }
+    }
+}
+
+/// `[services.*]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    /// What is in it.
+    pub content: Content,
+    /// The command, as words.
+    pub run: Vec<String>,
+    /// Run once before the first start, while the volumes are empty.
+    pub setup: Option<Vec<String>>,
+    /// The services that must be ready before this one starts.
+    pub needs: Vec<String>,
+    /// What is mounted into it.
+    pub volumes: Vec<Volume>,
+    /// What is published.
+    pub ports: Vec<Port>,
+    /// How to see that it is ready; a started one is, if nothing is said.
+    pub ready: Option<Ready>,
+    /// When it is started again.
+    pub restart: Restart,
+    /// What it may use.
+    pub limits: Limits,
+    /// The signal that asks it to stop.
+    pub stop_signal: i32,
+    /// How long it has before it is killed.
+    pub stop_grace: Duration,
+    /// How far it is from the machine it runs on; `Container` unless said.
+    pub isolation: Isolation,
+    /// Its host name; the service's name unless said.
+    pub hostname: Option<String>,
+}
+
+/// Something mounted into a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Volume {
+    /// `name:/target[:ro]`: kept by igloo between starts.
+    Named {
+        /// The volume's name, shared by the project's services.
+        name: String,
+        /// An absolute path in the service.
+        target: String,
+        /// Not to be written.
+        read_only: bool,
+    },
+    /// `./path:/target[:ro]`: a directory or file of the machine.
+    Bind {
+        /// Absolute, or relative to the manifest's directory.
+        source: PathBuf,
+        /// An absolute path in the service.
+        target: String,
+        /// Not to be written.
+        read_only: bool,
+    },
+    /// `tmpfs:/target[:size=64M]`: memory, gone when the service stops.
+    Tmpfs {
+        /// An absolute path in the service.
+        target: String,
+        /// Its limit in bytes.
+        size: Option<u64>,
+    },
+}
+
+impl Volume {
+    /// Where in the service it is mounted.
+    pub fn target(&self) -> &str {
+        match self {
+            Volume::Named { target, .. } | Volume::Bind { target, .. } | Volume::Tmpfs { target, .. } => target,
+        }
+    }
+}
+
+/// A published port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// The machine's address it is published on, 127.0.0.1 unless said.
+    pub address: IpAddr,
+    /// The machine's port; `None` takes a free one.
+    pub host: Option<u16>,
+    /// The service's port.
+    pub container: u16,
+    /// UDP instead of TCP.
+    pub udp: bool,
+}
+
+/// How to see that a service is ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// What to try.
+    pub probe: Probe,
+    /// How long until the start has failed.
+    pub timeout: Duration,
+    /// How long between two tries.
+    pub interval: Duration,
+}
+
+/// What tells that a service is ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// A command that succeeds inside the service.
+    Exec(Vec<String>),
+    /// A port that accepts.
+    Tcp {
+        /// As seen from inside the service; itself unless said.
+        host: Option<String>,
+        /// The port.
+        port: u16,
+    },
+    /// An address that answers with a status below 400, as seen from inside the service.
+    Http {
+        /// The whole address.
+        url: String,
+    },
+    /// `READY=1` on the service's notify socket.
+    Notify,
+    /// A line of output that matches.
+    Log(String),
+}
+
+/// When a service that ended is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Restart {
+    /// Never.
+    No,
+    /// When it failed.
+    #[default]
+    OnFailure,
+    /// However it ended.
+    Always,
+    /// However it ended, unless a person stopped it.
+    UnlessStopped,
+}
+
+impl Restart {
+    /// The words of the manifest.
+    pub const NAMES: [(&'static str, Restart); 4] = [
+        ("no", Restart::No),
+        ("on-failure", Restart::OnFailure),
+        ("always", Restart::Always),
+        ("unless-stopped", Restart::UnlessStopped),
+    ];
+
+    /// The word of the manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            Restart::No => "no",
+            Restart::OnFailure => "on-failure",
+            Restart::Always => "always",
+            Restart::UnlessStopped => "unless-stopped",
+        }
+    }
+}
+
+/// What a service may use.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Limits {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Processors, also parts of one.
+    pub cpus: Option<f64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+}
+
+/// `[images.*]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// What is in it; with `of`, what it adds to that.
+    pub content: Content,
+    /// The shell or service it is made of, `services.web`.
+    pub of: Option<String>,
+    /// What it is for.
+    pub kind: ImageKind,
+    /// Its name in a registry, `ghcr.io/acme/guestbook`.
+    pub name: Option<String>,
+    /// The command it runs, as words.
+    pub run: Option<Vec<String>>,
+}
+
+/// What an image is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ImageKind {
+    /// To run a service.
+    #[default]
+    Runtime,
+    /// To develop in, from an editor.
+    Devcontainer,
+    /// To build in.
+    Builder,
+}
+
+impl ImageKind {
+    /// The words of the manifest.
+    pub const NAMES: [(&'static str, ImageKind); 3] =
+        [("runtime", ImageKind::Runtime), ("devcontainer", ImageKind::Devcontainer), ("builder", ImageKind::Builder)];
+
+    /// The word of the manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            ImageKind::Runtime => "runtime",
+            ImageKind::Devcontainer => "devcontainer",
+            ImageKind::Builder => "builder",
+        }
+    }
+}
+
+/// `[vm]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Vm {
+    /// Processors.
+    pub cpus: Option<u32>,
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Bytes of disk.
+    pub disk: Option<u64>,
+}
+
+/// What is to be done about the maintainer scripts of a package that no trigger covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ScriptDecision {
+    /// Nothing: the package works without.
+    Ignore,
+    /// What igloo's own table says.
+    Recipe,
+    /// Run them in a sandbox and keep what they made.
+    Sandbox,
+}
+
+impl ScriptDecision {
+    /// The words of the manifest and of the lock.
+    pub const NAMES: [(&'static str, ScriptDecision); 3] =
+        [("ignore", ScriptDecision::Ignore), ("recipe", ScriptDecision::Recipe), ("sandbox", ScriptDecision::Sandbox)];
+
+    /// The word of the manifest and of the lock.
+    pub fn name(self) -> &'static str {
+        match self {
+            ScriptDecision::Ignore => "ignore",
+            ScriptDecision::Recipe => "recipe",
+            ScriptDecision::Sandbox => "sandbox",
+        }
+    }
+}
