@@ -274,3 +274,60 @@ impl<'de> Deserialize<'de> for Relations {
         Self::parse(&text).map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn relations_are_read_and_written() {
+        for (text, expected) in [
+            ("a", "a"),
+            ("a,b|c", "a, b | c"),
+            ("  a (>=1:2~) ,\n b:any|c( << 3 )  , ", "a (>= 1:2~), b:any | c (<< 3)"),
+            ("python3:any (>= 3.9~), g++-12 (= 12.2.0-14)", "python3:any (>= 3.9~), g++-12 (= 12.2.0-14)"),
+            ("a (< 1), b (> 2)", "a (<= 1), b (>= 2)"),
+            ("a (>> 1), b (<= 2), libX11-6, 0ad", "a (>> 1), b (<= 2), libX11-6, 0ad"),
+            ("", ""),
+            (" , ,", ""),
+        ] {
+            let relations = Relations::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert_eq!(relations.to_string(), expected);
+            assert_eq!(Relations::parse(expected), Ok(relations));
+        }
+    }
+
+    #[test]
+    fn what_is_no_relation_is_refused() {
+        for text in
+            ["a b", "a (1)", "a (>= 1", "a (>=)", "a (>= x y)", "a |", "|", "a:", "a:any:any", "a [amd64]", "a/b", "-a"]
+        {
+            assert!(Relations::parse(text).is_err(), "{text}");
+        }
+        let many = vec!["a"; MAX_CLAUSES + 1].join(",");
+        assert_eq!(Relations::parse(&many), Err(RelationError::TooMany(MAX_CLAUSES, "clauses")));
+    }
+
+    #[test]
+    fn constraints_hold_or_not() {
+        let accepts = |text: &str, version: &str| {
+            let alternative = Alternative::parse(text).unwrap_or_else(|e| panic!("{e}"));
+            alternative.accepts(&Version::parse(version).unwrap_or_else(|e| panic!("{e}")))
+        };
+        assert!(accepts("a", "0"));
+        assert!(accepts("a (>= 1.0~)", "1.0~") && !accepts("a (>= 1.0)", "1.0~"));
+        assert!(accepts("a (= 1)", "0:1-0") && !accepts("a (= 1)", "1-1"));
+        assert!(accepts("a (<< 2)", "2~") && !accepts("a (<< 2)", "2"));
+        assert!(accepts("a (>> 2)", "2-1") && !accepts("a (>> 2)", "2"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_survived(text in "[a-c0-9:|,()<=> ~\n\\PC]{0,40}") {
+            if let Ok(relations) = Relations::parse(&text) {
+                prop_assert_eq!(Relations::parse(&relations.to_string()), Ok(relations));
+            }
+        }
+    }
+}

@@ -199,3 +199,93 @@ impl<'de> Deserialize<'de> for Version {
         Self::parse(&text).map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::hash::DefaultHasher;
+
+    fn version(text: &str) -> Version {
+        Version::parse(text).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// Pairs in the order of `dpkg --compare-versions`.
+    #[test]
+    fn order_is_dpkgs() {
+        let ascending: &[&[&str]] = &[
+            &["1.0~~", "1.0~~a", "1.0~", "1.0", "1.0a", "1.0+", "1.0."],
+            &["1.0~rc1-1", "1.0-0~", "1.0-0.1", "1.0-1~bpo12+1", "1.0-1", "1.0-1+b1", "1.0-1+deb12u1", "1.0-1.1"],
+            &["9.9", "10.0", "1:0.1", "2:0"],
+            &["1.2", "1.2.3", "1.10", "1.10a", "1.10.1"],
+            &["0~", "0", "0a", "0.0"],
+            &["2.36-9+deb12u9", "2.36-9+deb12u10", "2.36-9+deb12u10+b1"],
+            &["1.0-a", "1.0-a1", "1.0-b"],
+            &["99999999999999999999998", "99999999999999999999999", "199999999999999999999999"],
+            &["1-1-1", "1-1-2", "1-2-1"],
+        ];
+        for line in ascending {
+            for (i, a) in line.iter().enumerate() {
+                for (j, b) in line.iter().enumerate() {
+                    assert_eq!(version(a).cmp(&version(b)), i.cmp(&j), "{a} ? {b}");
+                }
+            }
+        }
+    }
+
+    fn hash(version: &Version) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        version.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    #[test]
+    fn equal_versions_hash_equal() {
+        for line in
+            [&["1", "0:1", "1-0", "01", "00:1", "1-00"][..], &["1.0a", "1.00a0", "1.0a-0"], &["1.", "1.0", "1.00-0"]]
+        {
+            for (a, b) in line.iter().flat_map(|a| line.iter().map(move |b| (a, b))) {
+                assert_eq!(version(a), version(b), "{a} = {b}");
+                assert_eq!(hash(&version(a)), hash(&version(b)), "{a} = {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_version_is_refused() {
+        for text in ["", "1:", ":1", "a:1", "-1:1", "1-", "-1", "1 0", "1_0", "1:2-3:4", "4294967296:1", "1\u{e9}"] {
+            assert!(Version::parse(text).is_err(), "{text}");
+        }
+        assert!(Version::parse(&"1".repeat(MAX_LENGTH + 1)).is_err());
+        assert_eq!(version("2:1:0-1").upstream_without_epoch(), "1:0-1");
+        assert_eq!(version("1:2.0-3").upstream_without_epoch(), "2.0-3");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_survived(text in "\\PC{0,20}") {
+            let _ = Version::parse(&text);
+        }
+
+        /// Against another implementation of the same rules.
+        #[test]
+        fn order_agrees_with_debversion(a in "([0-9]:)?[0-9][0-9a-c.+~]{0,6}(-[0-9a.+~]{1,4})?", b in "([0-9]:)?[0-9][0-9a-c.+~]{0,6}(-[0-9a.+~]{1,4})?") {
+            let theirs = a.parse::<debversion::Version>().map(|v| b.parse().map(|w| v.cmp(&w)));
+            if let Ok(Ok(theirs)) = theirs {
+                prop_assert_eq!(version(&a).cmp(&version(&b)), theirs);
+            }
+        }
+
+        #[test]
+        fn order_is_total(a in "[0-9][0a~.]{0,4}", b in "[0-9][0a~.]{0,4}", c in "[0-9][0a~.]{0,4}") {
+            let (a, b, c) = (version(&a), version(&b), version(&c));
+            prop_assert_eq!(a.cmp(&b), b.cmp(&a).reverse());
+            if a <= b && b <= c {
+                prop_assert!(a <= c);
+            }
+            if a == b {
+                prop_assert_eq!(hash(&a), hash(&b));
+            }
+        }
+    }
+}
