@@ -1,0 +1,43 @@
+//! What every verb is given: where things are, who asks, how to tell progress.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use igloo_base::{Dirs, Reporter};
+
+/// The circumstances of one run of igloo.
+pub struct Context<'a> {
+    /// Where igloo keeps things.
+    pub dirs: Dirs,
+    /// Who is told about progress.
+    pub reporter: &'a dyn Reporter,
+    /// Who asks.
+    pub caller: Caller,
+    /// The binary that answers to `__supervise`, `__sandbox`, `__shim` and `__enter`.
+    pub exe: PathBuf,
+    /// Use no network.
+    pub offline: bool,
+    /// The machine's apt configuration, `/etc/apt`.
+    pub apt_root: PathBuf,
+    /// Proxy for downloads.
+    pub proxy: Option<String>,
+}
+
+/// The person who runs igloo.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Effective user id.
+    pub uid: u32,
+    /// Effective group id.
+    pub gid: u32,
+    /// Login name.
+    pub name: String,
+    /// Home directory.
+    pub home: PathBuf,
+    /// `$SHELL`.
+    pub shell: Option<PathBuf>,
+    /// `$TERM`.
+    pub term: Option<String>,
+    /// The whole environment.
+    pub environment: Vec<(OsString, OsString)>,
+}

@@ -1,0 +1,370 @@
+//! What can go wrong in a verb, and what to do then.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+
+use igloo_base::PathError;
+use igloo_container::ContainerError;
+use igloo_env::EnvError;
+use igloo_manifest::edit::EditError;
+use igloo_manifest::lock::Problem;
+use igloo_manifest::resolve::Conflict;
+use igloo_manifest::{LockError, ManifestError};
+use igloo_remote::RemoteError;
+use igloo_store::StoreError;
+use igloo_supervisor::{ClientError, SupervisorError};
+
+/// A service that isn't as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Its name.
+    pub service: String,
+    /// Why.
+    pub reason: String,
+    /// The last lines it wrote.
+    pub tail: Vec<String>,
+}
+
+/// A failed verb.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpsError {
+    /// A file.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The manifest.
+    #[error("igloo.toml can't be used")]
+    Manifest(#[from] ManifestError),
+    /// The lock's text.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// An edit of the manifest.
+    #[error(transparent)]
+    Edit(#[from] EditError),
+    /// Packages that don't go together.
+    #[error(transparent)]
+    Conflict(#[from] Box<Conflict>),
+    /// The network.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An environment.
+    #[error(transparent)]
+    Env(#[from] EnvError),
+    /// A container.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// A shell.
+    #[error(transparent)]
+    Enter(#[from] igloo_container::enter::EnterError),
+    /// The supervisor.
+    #[error(transparent)]
+    Supervisor(#[from] SupervisorError),
+    /// A request to the supervisor.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+
+    /// No manifest here or above.
+    #[error("there is no igloo.toml in `{}` or above", start.display())]
+    NoProject {
+        /// Where the search began.
+        start: PathBuf,
+    },
+    /// `init` where a manifest is.
+    #[error("`{}` is there already", path.display())]
+    ManifestExists {
+        /// The manifest.
+        path: PathBuf,
+    },
+    /// A template that isn't.
+    #[error("there is no template `{name}`")]
+    NoTemplate {
+        /// The name.
+        name: String,
+    },
+    /// A lock that is no text.
+    #[error("`{}` is not UTF-8", path.display())]
+    LockNotText {
+        /// The lock.
+        path: PathBuf,
+    },
+    /// A lock that contradicts itself.
+    #[error("`{}` contradicts itself:{}", path.display(), list(problems))]
+    BadLock {
+        /// The lock.
+        path: PathBuf,
+        /// In which ways.
+        problems: Vec<Problem>,
+    },
+    /// `--locked` or `--check`, and the lock would change.
+    #[error("igloo.lock does not match igloo.toml, and was not to be changed")]
+    LockStale,
+    /// `update` of something that isn't there.
+    #[error("`{what}` is neither a package nor a source of igloo.lock")]
+    NothingToUpdate {
+        /// What was named.
+        what: String,
+    },
+    /// A lock for other machines.
+    #[error("igloo.lock has nothing for this machine's system, {system}")]
+    SystemNotLocked {
+        /// This machine's system.
+        system: &'static str,
+    },
+    /// A source that this igloo can't use yet.
+    #[error("`{key}` takes packages from the source `{source_name}`, and this igloo can only use Debian sources")]
+    SourceNotSupported {
+        /// The environment.
+        key: String,
+        /// The source.
+        source_name: String,
+    },
+    /// `igloo run` on a machine that tells no suite.
+    #[error("this machine's Debian suite can't be found out from `{}`", path.display())]
+    NoSuite {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// An environment of this name is not declared.
+    #[error("there is no {kind} `{name}` in igloo.toml; there are: {}", or_none(known))]
+    NoEnvironment {
+        /// `shell` or `environment`.
+        kind: &'static str,
+        /// The name.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// A word that is no isolation level.
+    #[error("`{level}` is no isolation level: host, pure or container")]
+    NoIsolation {
+        /// The word.
+        level: String,
+    },
+    /// VM shells are not there yet.
+    #[error("isolation `vm` is not available in this igloo")]
+    NoVm,
+    /// A file that `copy` names can't be copied.
+    #[error("`{key}` copies `{}`, which is neither a file, a directory nor a symlink", path.display())]
+    BadCopy {
+        /// The environment.
+        key: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A package that unpacks to something else than the lock says.
+    #[error("`{package}` unpacks to `{found}`, but igloo.lock says `{expected}`")]
+    OtherObject {
+        /// The package.
+        package: String,
+        /// What the lock says.
+        expected: String,
+        /// What came out.
+        found: String,
+    },
+    /// Offline, and packages are missing.
+    #[error("{missing} packages are not on this machine, and the network is not to be used")]
+    Offline {
+        /// How many.
+        missing: usize,
+    },
+
+    /// A service of this name is not declared.
+    #[error("there is no service `{name}` in igloo.toml; there are: {}", or_none(known))]
+    NoService {
+        /// The name.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// Nothing to bring up.
+    #[error("igloo.toml declares no services")]
+    NoServices,
+    /// A user that the environment doesn't have.
+    #[error("service `{service}` is to run as `{user}`, whom its environment doesn't know")]
+    NoUser {
+        /// The service.
+        service: String,
+        /// The user.
+        user: String,
+        /// Whom it knows.
+        known: Vec<String>,
+    },
+    /// A bind of nothing.
+    #[error("service `{service}` mounts `{}`, which does not exist", path.display())]
+    NoBindSource {
+        /// The service.
+        service: String,
+        /// What is missing.
+        path: PathBuf,
+    },
+    /// More services than a project's network has addresses.
+    #[error("no address is left for service `{service}`: a project's network has 253")]
+    TooManyServices {
+        /// The first without.
+        service: String,
+    },
+    /// A host in a probe that can't be resolved.
+    #[error("service `{service}`: the host `{host}` of its readiness probe is neither localhost, a service nor an address")]
+    ProbeHost {
+        /// The service.
+        service: String,
+        /// The host.
+        host: String,
+    },
+    /// A probe's URL that makes no sense.
+    #[error("service `{service}`: `{url}` can't be probed; use http://HOST:PORT/PATH")]
+    ProbeUrl {
+        /// The service.
+        service: String,
+        /// The URL.
+        url: String,
+    },
+    /// Nothing runs.
+    #[error("`{project}` is not running")]
+    NotRunning {
+        /// The project.
+        project: String,
+    },
+    /// A supervisor that won't end.
+    #[error("`{project}` is still running 30 s after it was asked to stop")]
+    StillRunning {
+        /// The project.
+        project: String,
+    },
+    /// A service that doesn't run.
+    #[error("service `{service}` is not running")]
+    ServiceNotRunning {
+        /// The service.
+        service: String,
+    },
+    /// Services that aren't as they should be.
+    #[error("{}", failures_text(failures))]
+    Services {
+        /// Which, and why.
+        failures: Vec<Failure>,
+    },
+
+    /// A text that is no store path.
+    #[error("`{text}` is no store path")]
+    NoStorePath {
+        /// The text.
+        text: String,
+    },
+    /// A store path that isn't valid here.
+    #[error("`{path}` is not in the store")]
+    NotInStore {
+        /// The path.
+        path: String,
+    },
+    /// Our own JSON.
+    #[error("cannot write or read a record of igloo's own")]
+    Json(#[source] serde_json::Error),
+    /// Standard output.
+    #[error("cannot write the output")]
+    Output(#[source] io::Error),
+    /// The event loop.
+    #[error("cannot start the event loop")]
+    Runtime(#[source] io::Error),
+}
+
+impl OpsError {
+    /// What a person can do next.
+    pub fn hints(&self) -> Vec<String> {
+        let hint = match self {
+            OpsError::NoProject { .. } => "`igloo init` writes one".into(),
+            OpsError::ManifestExists { .. } => "edit it, or remove it first".into(),
+            OpsError::NoTemplate { .. } => "`igloo init --template list` tells what there is".into(),
+            OpsError::BadLock { .. } => "restore it from version control, or remove it and run `igloo lock`".into(),
+            OpsError::OtherObject { .. } => {
+                "the lock was edited, or made by another igloo: restore it, or remove it and run `igloo lock`".into()
+            }
+            OpsError::LockStale => "run `igloo lock` and commit igloo.lock".into(),
+            OpsError::SystemNotLocked { system } => {
+                format!("add \"{system}\" to `systems` under [project] and run `igloo lock`")
+            }
+            OpsError::NothingToUpdate { .. } => "`igloo env show` lists the packages of an environment".into(),
+            OpsError::NoSuite { .. } => "name one: `igloo run --suite bookworm -p …`".into(),
+            OpsError::SourceNotSupported { .. } => "use packages of a [sources.debian]".into(),
+            OpsError::Offline { .. } => "run `igloo fetch` with a network first".into(),
+            OpsError::NoUser { known, .. } => format!(
+                "it knows {}; add the package that makes the user, or give a number",
+                or_none(known)
+            ),
+            OpsError::NoBindSource { .. } => "create it, or use a named volume: `NAME:/path`".into(),
+            OpsError::NotRunning { .. } => "`igloo up` starts it".into(),
+            OpsError::ServiceNotRunning { service } => format!("`igloo ps` tells why; `igloo start {service}` starts it"),
+            OpsError::StillRunning { .. } => "look at its supervisor.log, and report it as a fault of igloo".into(),
+            OpsError::Services { failures } => match failures.first() {
+                Some(first) => format!("`igloo logs {}` shows more", first.service),
+                None => return Vec::new(),
+            },
+            OpsError::Remote(RemoteError::Gone { label, .. }) => format!(
+                "the archive has replaced it: `igloo update {}` takes what it has now, or set `snapshot` in the source",
+                label.split(' ').next().unwrap_or(label)
+            ),
+            _ => return Vec::new(),
+        };
+        vec![hint]
+    }
+
+    /// The code of a command that ran and has said everything itself.
+    pub fn exit_code(&self) -> Option<u8> {
+        match self {
+            OpsError::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => Some(3),
+            _ => None,
+        }
+    }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let message = cause.to_string();
+        if !text.ends_with(&message) {
+            text.push_str(": ");
+            text.push_str(&message);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+fn list(problems: &[Problem]) -> String {
+    const SHOWN: usize = 10;
+    let mut text = String::new();
+    for problem in problems.iter().take(SHOWN) {
+        text.push_str("\n  ");
+        if let Some(environment) = &problem.environment {
+            text.push_str(&format!("{environment}: "));
+        }
+        text.push_str(&problem.message);
+    }
+    if problems.len() > SHOWN {
+        text.push_str(&format!("\n  and {} more", problems.len() - SHOWN));
+    }
+    text
+}
+
+fn or_none(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+fn failures_text(failures: &[Failure]) -> String {
+    let mut text = String::new();
+    for failure in failures {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&format!("service `{}` {}", failure.service, failure.reason));
+        for line in &failure.tail {
+            text.push_str(&format!("\n  | {line}"));
+        }
+    }
+    text
+}

@@ -1,0 +1,313 @@
+//! `igloo lock` and `igloo update`: from a manifest to exact versions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use igloo_base::{Event, System};
+use igloo_manifest::lock::{LockedEnvironment, LockedPackage, LockedSource, LockedSuite};
+use igloo_manifest::resolve::{self, Indexes, Resolution};
+use igloo_manifest::{Debian, EnvironmentRequest, Lock, Source, request_digest};
+use igloo_remote::{Client, Config, Freshness, Suite, SuiteRequest};
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::error::OpsError;
+use crate::fetch::FRESH;
+use crate::project::Project;
+
+/// How to lock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Ask the archive even if the indexes here are fresh.
+    pub refresh: bool,
+    /// Fail if the lock would change.
+    pub check: bool,
+}
+
+/// What became of the lock.
+#[derive(Debug, Serialize)]
+pub struct Outcome {
+    /// Whether the file changed.
+    pub written: bool,
+    /// What changed in it.
+    pub changes: Vec<Change>,
+    /// Packages in it.
+    pub packages: usize,
+    /// Environments in it.
+    pub environments: usize,
+}
+
+/// A package that moved.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Change {
+    /// The package.
+    pub package: String,
+    /// Its version before.
+    pub old: Option<String>,
+    /// Its version now.
+    pub new: Option<String>,
+    /// Where, `services.db`.
+    pub environments: Vec<String>,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let places = self.environments.join(", ");
+        match (&self.old, &self.new) {
+            (None, Some(new)) => write!(f, "+ {} {new} ({places})", self.package),
+            (Some(old), None) => write!(f, "- {} {old} ({places})", self.package),
+            (Some(old), Some(new)) => write!(f, "~ {} {old} -> {new} ({places})", self.package),
+            (None, None) => write!(f, "  {} ({places})", self.package),
+        }
+    }
+}
+
+/// Which locked packages keep their versions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Keep<'k> {
+    /// All that still fit.
+    All,
+    /// None.
+    None,
+    /// All but these packages, and but those of these sources.
+    Except(&'k [String]),
+}
+
+impl Keep<'_> {
+    fn keeps(self, package: &LockedPackage) -> bool {
+        match self {
+            Keep::All => true,
+            Keep::None => false,
+            Keep::Except(what) => !what.iter().any(|w| *w == package.name || *w == package.source),
+        }
+    }
+}
+
+/// Makes the lock answer the manifest.
+pub fn lock(ctx: &Context<'_>, project: &mut Project, options: Options) -> Result<Outcome, OpsError> {
+    if !options.refresh && is_current(project)? {
+        return unchanged(project);
+    }
+    let new = resolve(ctx, project, Keep::All, options.refresh)?;
+    if options.check && project.lock()? != Some(&new) {
+        return Err(OpsError::LockStale);
+    }
+    accept(ctx, project, new)
+}
+
+/// Moves what is named (everything if nothing is) to the newest versions.
+pub fn update(ctx: &Context<'_>, project: &mut Project, what: &[String]) -> Result<Outcome, OpsError> {
+    if let Some(lock) = project.lock()? {
+        let known = |w: &String| {
+            lock.packages.iter().any(|p| p.name == *w) || lock.sources.contains_key(w)
+        };
+        if let Some(unknown) = what.iter().find(|w| !known(w)) {
+            return Err(OpsError::NothingToUpdate { what: unknown.clone() });
+        }
+    }
+    let keep = if what.is_empty() { Keep::None } else { Keep::Except(what) };
+    let new = resolve(ctx, project, keep, true)?;
+    accept(ctx, project, new)
+}
+
+/// Locks if there is no lock that answers the manifest; with `locked` that is an error.
+pub(crate) fn ensure(ctx: &Context<'_>, project: &mut Project, locked: bool) -> Result<(), OpsError> {
+    if is_current(project)? {
+        return Ok(());
+    }
+    if locked {
+        return Err(OpsError::LockStale);
+    }
+    lock(ctx, project, Options::default()).map(drop)
+}
+
+fn is_current(project: &Project) -> Result<bool, OpsError> {
+    Ok(project.lock()?.is_some_and(|lock| lock.request == request_digest(&project.manifest)))
+}
+
+fn unchanged(project: &Project) -> Result<Outcome, OpsError> {
+    let lock = project.lock()?;
+    Ok(Outcome {
+        written: false,
+        changes: Vec::new(),
+        packages: lock.map_or(0, |l| l.packages.len()),
+        environments: lock.map_or(0, |l| l.environments.len()),
+    })
+}
+
+/// Puts a resolved lock in place, if it differs.
+pub(crate) fn accept(ctx: &Context<'_>, project: &mut Project, new: Lock) -> Result<Outcome, OpsError> {
+    for missing in project.manifest.missing_tools() {
+        ctx.reporter.event(Event::Note {
+            text: format!("{}: @{} comes without {}: {}", missing.key, missing.set, missing.tool, missing.why),
+        });
+    }
+    let empty = Lock::new(new.request);
+    let old = project.lock()?.unwrap_or(&empty);
+    let changes = group(Lock::diff(old, &new));
+    let (packages, environments) = (new.packages.len(), new.environments.len());
+    let written = project.set_lock(new)?;
+    Ok(Outcome { written, changes, packages, environments })
+}
+
+/// One change a package, with all the places where it happens.
+fn group(changes: Vec<igloo_manifest::lock::Change>) -> Vec<Change> {
+    type Versions = (String, Option<String>, Option<String>);
+    let mut grouped: BTreeMap<Versions, BTreeSet<String>> = BTreeMap::new();
+    for change in changes {
+        let key = (change.package, change.old.map(|v| v.to_string()), change.new.map(|v| v.to_string()));
+        grouped.entry(key).or_default().insert(change.environment);
+    }
+    grouped
+        .into_iter()
+        .map(|((package, old, new), places)| Change { package, old, new, environments: places.into_iter().collect() })
+        .collect()
+}
+
+/// Resolves every environment for every system; nothing is written.
+pub(crate) fn resolve(
+    ctx: &Context<'_>,
+    project: &Project,
+    keep: Keep<'_>,
+    refresh: bool,
+) -> Result<Lock, OpsError> {
+    let old = project.lock()?;
+    let mut lock = Lock::new(request_digest(&project.manifest));
+    lock.triggers = igloo_env::TRIGGERS;
+    if let Some(old) = old {
+        // Numbers once given stay, since files in volumes carry them.
+        lock.users = old.users.clone();
+        lock.groups = old.groups.clone();
+        lock.scripts = old.scripts.clone();
+        lock.unpack = old.unpack;
+    }
+    let mut by_source: BTreeMap<String, Vec<EnvironmentRequest>> = BTreeMap::new();
+    for request in project.manifest.environments() {
+        by_source.entry(request.source.clone()).or_default().push(request);
+    }
+    for (name, requests) in &by_source {
+        let debian = debian(project, name, &requests[0].key)?;
+        let suites = refresh_suites(ctx, project, debian, refresh)?;
+        lock.sources.insert(name.clone(), LockedSource { suites: suites.iter().map(locked_suite).collect() });
+        for system in &project.manifest.project.systems {
+            let kept: Vec<&LockedPackage> = old
+                .iter()
+                .flat_map(|l| &l.packages)
+                .filter(|p| p.source == *name && p.system == *system && keep.keeps(p))
+                .collect();
+            let universe = universe(&suites, *system, &kept);
+            for request in requests {
+                let resolution = resolve::resolve(&universe, request, *system)?;
+                add(&mut lock, old, request, *system, &resolution);
+            }
+        }
+    }
+    Ok(lock)
+}
+
+fn universe<'s>(suites: &'s [Suite], system: System, kept: &[&LockedPackage]) -> Indexes<'s, igloo_remote::apt::Mapped> {
+    let arch = system.deb_arch();
+    let mut universe = Indexes::new();
+    for suite in suites {
+        for index in suite.index(arch) {
+            universe.add(&suite.name, suite.not_automatic, index);
+        }
+    }
+    for package in kept {
+        universe.lock(package.to_candidate());
+    }
+    universe
+}
+
+fn add(lock: &mut Lock, old: Option<&Lock>, request: &EnvironmentRequest, system: System, resolution: &Resolution) {
+    for chosen in &resolution.packages {
+        let record = &chosen.record;
+        if lock.package(&request.source, system, &record.name, &record.version).is_some() {
+            continue;
+        }
+        let mut package = LockedPackage::from_candidate(chosen, &request.source, system);
+        package.store = old
+            .and_then(|o| o.packages.iter().find(|p| p.sha256 == package.sha256))
+            .and_then(|p| p.store.clone());
+        lock.packages.push(package);
+    }
+    lock.environments.push(LockedEnvironment {
+        key: request.key.clone(),
+        system,
+        source: request.source.clone(),
+        roots: request.roots.iter().map(|r| r.name.clone()).collect(),
+        packages: resolution.packages.iter().map(|c| (c.record.name.clone(), c.record.version.clone())).collect(),
+        why: resolution.why.clone(),
+    });
+}
+
+fn locked_suite(suite: &Suite) -> LockedSuite {
+    let since_1970 = suite.date.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let date = igloo_supervisor::time::format_ns(since_1970.as_secs().saturating_mul(1_000_000_000));
+    LockedSuite {
+        name: suite.name.clone(),
+        codename: suite.codename.clone(),
+        date: date.split('.').next().map(|d| format!("{}Z", d.trim_end_matches('Z'))).unwrap_or(date.clone()),
+        release: suite.release,
+        signers: suite.signers.clone(),
+        components: suite.components.clone(),
+    }
+}
+
+/// The Debian source of this name.
+pub(crate) fn debian<'p>(project: &'p Project, name: &str, key: &str) -> Result<&'p Debian, OpsError> {
+    match project.manifest.sources.get(name) {
+        Some(Source::Debian(debian)) => Ok(debian),
+        _ => Err(OpsError::SourceNotSupported { key: key.to_owned(), source_name: name.to_owned() }),
+    }
+}
+
+/// What the archive client is asked for.
+pub(crate) fn suite_requests(project: &Project, debian: &Debian) -> Vec<SuiteRequest> {
+    debian
+        .suites
+        .iter()
+        .map(|suite| {
+            let url = match suite.ends_with("-security") {
+                true => debian.security_url.as_ref(),
+                false => debian.url.as_ref(),
+            };
+            let dated = |url: &String| match &debian.snapshot {
+                Some(moment) => format!("{}/{moment}", url.trim_end_matches('/')),
+                None => url.trim_end_matches('/').to_owned(),
+            };
+            SuiteRequest {
+                suite: suite.clone(),
+                components: debian.components.clone(),
+                url: url.map(dated),
+                keyring: debian.keyring.as_ref().map(|k| project.directory.join(k)),
+                frozen: debian.snapshot.is_some(),
+            }
+        })
+        .collect()
+}
+
+pub(crate) fn client(ctx: &Context<'_>) -> Result<Client, OpsError> {
+    Ok(Client::new(Config {
+        etc_apt: ctx.apt_root.clone(),
+        http_proxy: ctx.proxy.clone(),
+        https_proxy: ctx.proxy.clone(),
+        ..Config::default()
+    })?)
+}
+
+fn refresh_suites(
+    ctx: &Context<'_>,
+    project: &Project,
+    debian: &Debian,
+    refresh: bool,
+) -> Result<Vec<Suite>, OpsError> {
+    let freshness = match (ctx.offline, refresh) {
+        (true, _) => Freshness::CacheOnly,
+        (false, true) => Freshness::Now,
+        (false, false) => FRESH,
+    };
+    let architectures: Vec<&str> = project.manifest.project.systems.iter().map(|s| s.deb_arch()).collect();
+    let requests = suite_requests(project, debian);
+    Ok(client(ctx)?.refresh(&requests, &architectures, &ctx.dirs.apt(), freshness, ctx.reporter)?)
+}

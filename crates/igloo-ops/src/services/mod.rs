@@ -1,0 +1,573 @@
+//! `igloo up`, `down`, `ps`, `exec`, `restart`, `start`, `stop`, `wait`.
+
+pub(crate) mod network;
+mod plan;
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use igloo_base::file::{FileLock, create_private_dir, read_optional, remove_tree, write_atomic};
+use igloo_base::{Event, Unit};
+use igloo_container::ContainerSpec;
+use igloo_manifest::{Port, Probe, Volume};
+use igloo_supervisor::client::ApplyOptions;
+use igloo_supervisor::daemon;
+use igloo_supervisor::{
+    Change, Client, ClientError, Condition, PortStatus, Protocol, ServiceEvent, ServiceStatus, Settled, State,
+};
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::environment;
+use crate::error::{Failure, OpsError};
+use crate::logs;
+use crate::project::Project;
+use crate::unit::Payload;
+
+/// How to bring services up.
+#[derive(Debug, Clone)]
+pub struct UpOptions {
+    /// Only these and what they need; all if empty.
+    pub services: Vec<String>,
+    /// Return when they are ready, and fail if one isn't.
+    pub wait: bool,
+    /// The longest wait.
+    pub timeout: Duration,
+    /// Fail instead of changing the lock.
+    pub locked: bool,
+    /// Only tell what would be done.
+    pub dry_run: bool,
+}
+
+/// What `up` did or would do.
+#[derive(Debug, Serialize)]
+pub struct Up {
+    /// One step a service.
+    pub plan: Vec<Step>,
+    /// The services as they are now.
+    pub services: Vec<Shown>,
+}
+
+/// What becomes of a service.
+#[derive(Debug, Serialize)]
+pub struct Step {
+    /// Its name.
+    pub service: String,
+    /// `start`, `restart`, `keep`, …
+    pub action: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A service for a person.
+#[derive(Debug, Serialize)]
+pub struct Shown {
+    /// Its name.
+    pub name: String,
+    /// One word.
+    pub state: String,
+    /// What else is to be known of the state; empty if nothing.
+    pub detail: String,
+    /// RFC 3339.
+    pub since: Option<String>,
+    /// Process id on this machine.
+    pub pid: Option<u32>,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// Address in the project's network.
+    pub address: Option<String>,
+    /// Published ports, `127.0.0.1:8080->5000/tcp`.
+    pub ports: Vec<String>,
+    /// Where to reach it from this machine.
+    pub urls: Vec<String>,
+}
+
+/// What `down` did.
+#[derive(Debug, Serialize)]
+pub struct Down {
+    /// Whether there was something to stop.
+    pub was_running: bool,
+    /// Deleted volumes.
+    pub volumes: Vec<String>,
+}
+
+/// What to do with running services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Stop and start.
+    Restart,
+    /// Start what is stopped.
+    Start,
+    /// Stop.
+    Stop,
+}
+
+impl Action {
+    /// In the past tense.
+    pub fn done(self) -> &'static str {
+        match self {
+            Action::Restart => "restarted",
+            Action::Start => "started",
+            Action::Stop => "stopped",
+        }
+    }
+}
+
+/// Refuses a name that no service has.
+pub(crate) fn check_name(project: &Project, name: &str) -> Result<(), OpsError> {
+    if project.manifest.services.contains_key(name) {
+        return Ok(());
+    }
+    Err(OpsError::NoService {
+        name: name.to_owned(),
+        known: project.manifest.services.keys().cloned().collect(),
+    })
+}
+
+/// Brings services up: environments first, then the supervisor converges.
+pub fn up(ctx: &Context<'_>, project: &mut Project, options: &UpOptions) -> Result<Up, OpsError> {
+    for name in &options.services {
+        check_name(project, name)?;
+    }
+    let wanted = with_needs(project, &options.services);
+    if wanted.is_empty() {
+        return Err(OpsError::NoServices);
+    }
+    check_binds(project, &wanted)?;
+    let keys: Vec<String> = wanted.iter().map(|name| format!("services.{name}")).collect();
+    let realised = environment::realise(ctx, project, &keys, options.locked)?;
+    let addresses =
+        network::addresses(ctx, &project.id, project.manifest.services.keys().map(String::as_str))?;
+    let mut desired =
+        igloo_supervisor::Project { name: project.manifest.project.name.clone(), services: Vec::new() };
+    for (name, realised) in wanted.iter().zip(&realised) {
+        desired.services.push(plan::service(ctx, project, name, realised, &addresses)?);
+    }
+    let remove_orphans = options.services.is_empty();
+    if options.dry_run {
+        return dry_run(ctx, project, &desired, remove_orphans);
+    }
+    for service in &desired.services {
+        settle_setup(service)?;
+        remember(ctx, project, service)?;
+    }
+    let mut client = start_supervisor(ctx, project)?;
+    let task = igloo_base::Task::start(
+        ctx.reporter,
+        format!("start {}", project.manifest.project.name),
+        Some(desired.services.len() as u64),
+        Unit::Items,
+    );
+    let mut ready = BTreeSet::new();
+    let settled = client.apply(
+        &desired,
+        ApplyOptions { remove_orphans, wait: options.wait, timeout: Some(options.timeout) },
+        &mut |event| {
+            if event.state == State::Ready && ready.insert(event.service.clone()) {
+                task.advance(1);
+            }
+            tell(ctx, event);
+        },
+    )?;
+    drop(task);
+    if options.wait {
+        check_settled(&settled)?;
+    }
+    let status = client.status()?;
+    Ok(Up { plan: Vec::new(), services: status.services.iter().map(|s| shown(ctx, project, s)).collect() })
+}
+
+/// The named services (all if none is) and everything that they need, sorted.
+fn with_needs(project: &Project, names: &[String]) -> Vec<String> {
+    let services = &project.manifest.services;
+    let mut todo: Vec<&String> = if names.is_empty() { services.keys().collect() } else { names.iter().collect() };
+    let mut all = BTreeSet::new();
+    while let Some(name) = todo.pop() {
+        if let Some(service) = services.get(name)
+            && all.insert(name.clone())
+        {
+            todo.extend(&service.needs);
+        }
+    }
+    all.into_iter().collect()
+}
+
+/// A bind of something that isn't there is told before anything is started.
+fn check_binds(project: &Project, wanted: &[String]) -> Result<(), OpsError> {
+    for name in wanted {
+        for volume in &project.manifest.services[name].volumes {
+            if let Volume::Bind { source, .. } = volume {
+                let path = project.directory.join(source);
+                if !path.exists() {
+                    return Err(OpsError::NoBindSource { service: name.clone(), path });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A volume that somebody filled without our setup step counts as set up.
+fn settle_setup(service: &igloo_supervisor::ServiceSpec) -> Result<(), OpsError> {
+    let Some(setup) = &service.setup else { return Ok(()) };
+    let payload: Payload = serde_json::from_value(setup.unit.clone()).map_err(OpsError::Json)?;
+    let Some(volumes) = payload.setup else { return Ok(()) };
+    if let Some(parent) = setup.marker.parent() {
+        igloo_base::file::create_dirs(parent)?;
+    }
+    let filled = |path: &PathBuf| match std::fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_some(),
+        // One that we may not look into belongs to a service, so it is in use.
+        Err(e) => e.kind() == io::ErrorKind::PermissionDenied,
+    };
+    if !setup.marker.exists() && !volumes.begun.exists() && volumes.volumes.iter().any(filled) {
+        write_atomic(&setup.marker, b"")?;
+    }
+    if setup.marker.exists() && !volumes.volumes.is_empty() && volumes.volumes.iter().all(|v| !v.exists()) {
+        // The volumes were deleted by hand: what was set up is gone.
+        for marker in [&setup.marker, &volumes.begun] {
+            remove_tree(marker)?;
+        }
+    }
+    Ok(())
+}
+
+fn spec_path(ctx: &Context<'_>, project: &Project, service: &str) -> PathBuf {
+    ctx.dirs.project_state(&project.id).join("specs").join(format!("{service}.json"))
+}
+
+/// Keeps what a service runs as, for `exec`.
+fn remember(ctx: &Context<'_>, project: &Project, service: &igloo_supervisor::ServiceSpec) -> Result<(), OpsError> {
+    let path = spec_path(ctx, project, &service.name);
+    if let Some(parent) = path.parent() {
+        // Environments may hold what isn't everybody's business.
+        create_private_dir(parent)?;
+    }
+    let text = serde_json::to_vec(&service.unit).map_err(OpsError::Json)?;
+    Ok(write_atomic(&path, &text)?)
+}
+
+fn connect(ctx: &Context<'_>, project: &Project) -> Result<Option<Client>, OpsError> {
+    match Client::connect(&daemon::socket_path(&ctx.dirs.project_runtime(&project.id))) {
+        Ok(client) => Ok(Some(client)),
+        Err(ClientError::NotRunning { .. }) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn running(ctx: &Context<'_>, project: &Project) -> Result<Client, OpsError> {
+    connect(ctx, project)?.ok_or_else(|| OpsError::NotRunning { project: project.manifest.project.name.clone() })
+}
+
+fn start_supervisor(ctx: &Context<'_>, project: &Project) -> Result<Client, OpsError> {
+    let runtime = ctx.dirs.project_runtime(&project.id);
+    create_private_dir(&runtime)?;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(client) = connect(ctx, project)? {
+            return Ok(client);
+        }
+        // One that is ending keeps its lock a little longer than its socket; a new one waits its turn.
+        let _turn = FileLock::exclusive(runtime.join("start.lock"))?;
+        if let Some(client) = connect(ctx, project)? {
+            return Ok(client);
+        }
+        let log = ctx.dirs.project_state(&project.id).join("supervisor.log");
+        let args: Vec<OsString> = vec!["__supervise".into(), project.id.0.clone().into()];
+        daemon::spawn_detached(&ctx.exe, &args, &log, Duration::from_secs(30))?;
+        if Instant::now() > deadline {
+            return running(ctx, project);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn dry_run(
+    ctx: &Context<'_>,
+    project: &Project,
+    desired: &igloo_supervisor::Project,
+    remove_orphans: bool,
+) -> Result<Up, OpsError> {
+    let step = |service: &str, action: &str, reason: &str| Step {
+        service: service.to_owned(),
+        action: action.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let plan = match connect(ctx, project)? {
+        None => desired.services.iter().map(|s| step(&s.name, "start", "the project is not running")).collect(),
+        Some(mut client) => client
+            .plan(desired, remove_orphans)?
+            .changes
+            .iter()
+            .map(|c| match c.change {
+                Change::Keep => step(&c.service, "keep", "nothing changed"),
+                Change::Start => step(&c.service, "start", "it is not running"),
+                Change::Restart => step(&c.service, "restart", "what it runs changed"),
+                Change::Update => step(&c.service, "update", "only what needs no restart changed"),
+                Change::Remove => step(&c.service, "stop", "it is no longer in igloo.toml"),
+                Change::Orphan => step(&c.service, "keep", "it was not asked for"),
+            })
+            .collect(),
+    };
+    Ok(Up { plan, services: Vec::new() })
+}
+
+fn tell(ctx: &Context<'_>, event: &ServiceEvent) {
+    let text = match (&event.state, &event.message) {
+        (State::Failed { reason }, _) => format!("{}: failed: {reason}", event.service),
+        (State::Backoff { reason, .. }, _) => format!("{}: {reason}; it will be started again", event.service),
+        (State::Setup, _) => format!("{}: setup", event.service),
+        (State::Ready, _) => format!("{}: ready", event.service),
+        (_, Some(message)) => format!("{}: {message}", event.service),
+        _ => return,
+    };
+    ctx.reporter.event(Event::Note { text });
+}
+
+fn check_settled(settled: &Settled) -> Result<(), OpsError> {
+    let failures: Vec<Failure> = settled
+        .services
+        .iter()
+        .filter(|s| s.problem.is_some() || (settled.timed_out && !matches!(s.state, State::Ready)))
+        .map(|s| Failure {
+            service: s.name.clone(),
+            reason: s.problem.clone().unwrap_or_else(|| format!("is still {}", s.state.word())),
+            tail: s.tail.clone(),
+        })
+        .collect();
+    if failures.is_empty() { Ok(()) } else { Err(OpsError::Services { failures }) }
+}
+
+fn shown(ctx: &Context<'_>, project: &Project, status: &ServiceStatus) -> Shown {
+    let detail = match &status.state {
+        State::Waiting { on, blocked } => blocked.clone().unwrap_or_else(|| format!("for {}", on.join(", "))),
+        State::Exited(exit) => exit.to_string(),
+        State::Failed { reason } | State::Backoff { reason, .. } => reason.clone(),
+        _ => status.problem.clone().unwrap_or_default(),
+    };
+    let address = std::fs::read(spec_path(ctx, project, &status.name))
+        .ok()
+        .and_then(|bytes| serde_json::from_slice::<Payload>(&bytes).ok())
+        .and_then(|p| p.container.address);
+    Shown {
+        name: status.name.clone(),
+        state: status.state.word().to_owned(),
+        detail,
+        since: Some(igloo_supervisor::time::format_ns(status.since_ms.saturating_mul(1_000_000))),
+        pid: status.pid,
+        restarts: status.restarts,
+        address: address.map(|a| a.to_string()),
+        ports: status.ports.iter().map(port).collect(),
+        urls: status.ports.iter().filter(|p| p.bound).map(|p| url(project, p)).collect(),
+    }
+}
+
+fn port(port: &PortStatus) -> String {
+    format!("{}->{}/{}", port.host, port.container.port(), port.protocol)
+}
+
+/// A port whose service answers HTTP there is shown as an address for browsers.
+fn url(project: &Project, port: &PortStatus) -> String {
+    let http = project.manifest.services.get(&port.service).and_then(|s| s.ready.as_ref()).is_some_and(|ready| {
+        let at = format!(":{}", port.container.port());
+        matches!(&ready.probe, Probe::Http { url } if url.split('/').nth(2).is_some_and(|host| host.ends_with(&at)))
+    });
+    match (http, port.protocol) {
+        (true, Protocol::Tcp) => format!("http://{}/", port.host),
+        _ => format!("{}/{}", port.host, port.protocol),
+    }
+}
+
+/// The services as they truly are.
+pub fn ps(ctx: &Context<'_>, project: &Project) -> Result<Vec<Shown>, OpsError> {
+    let running = match connect(ctx, project)? {
+        Some(mut client) => client.status()?.services,
+        None => Vec::new(),
+    };
+    let mut services: Vec<Shown> = running.iter().map(|s| shown(ctx, project, s)).collect();
+    for (name, declared) in &project.manifest.services {
+        if !running.iter().any(|s| s.name == *name) {
+            services.push(Shown {
+                name: name.clone(),
+                state: "stopped".into(),
+                detail: String::new(),
+                since: None,
+                pid: None,
+                restarts: 0,
+                address: None,
+                ports: declared.ports.iter().map(declared_port).collect(),
+                urls: Vec::new(),
+            });
+        }
+    }
+    services.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(services)
+}
+
+fn declared_port(port: &Port) -> String {
+    crate::config::port(port)
+}
+
+/// Stops everything; nothing of the project runs when this returns.
+pub fn down(
+    ctx: &Context<'_>,
+    project: &Project,
+    volumes: bool,
+    grace: Option<Duration>,
+) -> Result<Down, OpsError> {
+    let mut done = Down { was_running: false, volumes: Vec::new() };
+    if let Some(mut client) = connect(ctx, project)? {
+        done.was_running = true;
+        client.down(grace, &mut |event| tell(ctx, event))?;
+    }
+    // The lock is free when the supervisor, and with it the kernel's clean-up, is done.
+    let runtime = ctx.dirs.project_runtime(&project.id);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while daemon::is_running(&runtime)? {
+        if Instant::now() > deadline {
+            return Err(OpsError::StillRunning { project: project.manifest.project.name.clone() });
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    remove_owned(ctx, project, &ctx.dirs.project_state(&project.id).join("containers"))?;
+    if volumes {
+        let directory = ctx.dirs.volumes(&project.id);
+        if let Ok(entries) = std::fs::read_dir(&directory) {
+            done.volumes = entries
+                .filter_map(|e| e.ok()?.file_name().into_string().ok())
+                .filter(|name| !name.starts_with('.'))
+                .collect();
+            done.volumes.sort();
+        }
+        remove_owned(ctx, project, &directory)?;
+    }
+    Ok(done)
+}
+
+/// Removes a tree that holds files of a container's users.
+fn remove_owned(ctx: &Context<'_>, project: &Project, path: &std::path::Path) -> Result<(), OpsError> {
+    if remove_tree(path).is_ok() {
+        return Ok(());
+    }
+    Ok(igloo_container::userns::remove_tree(&ctx.exe, &project.id.0, path)?)
+}
+
+/// Acts on running services; all if none is named.
+pub fn act(
+    ctx: &Context<'_>,
+    project: &Project,
+    action: Action,
+    services: &[String],
+) -> Result<Vec<String>, OpsError> {
+    for name in services {
+        check_name(project, name)?;
+    }
+    let mut client = running(ctx, project)?;
+    let mut on_event = |event: &ServiceEvent| tell(ctx, event);
+    let settled = match action {
+        Action::Restart => client.restart(services, true, &mut on_event)?,
+        Action::Start => client.start(services, true, &mut on_event)?,
+        Action::Stop => client.stop(services, None, &mut on_event)?,
+    };
+    if action != Action::Stop {
+        check_settled(&settled)?;
+    }
+    Ok(settled.services.into_iter().map(|s| s.name).collect())
+}
+
+/// Waits until services are ready.
+pub fn wait(ctx: &Context<'_>, project: &Project, services: &[String], timeout: Duration) -> Result<(), OpsError> {
+    for name in services {
+        check_name(project, name)?;
+    }
+    let mut client = running(ctx, project)?;
+    let settled = client.wait(services, Condition::Ready, Some(timeout), &mut |event| tell(ctx, event))?;
+    check_settled(&settled)
+}
+
+/// Runs a command in a service's container, from the caller's terminal.
+pub fn exec(
+    ctx: &Context<'_>,
+    project: &Project,
+    service: &str,
+    user: Option<&str>,
+    command: &[String],
+) -> Result<ExitCode, OpsError> {
+    check_name(project, service)?;
+    let mut client = running(ctx, project)?;
+    let status = client.status()?;
+    let pid = status
+        .services
+        .iter()
+        .find(|s| s.name == service)
+        .and_then(|s| s.pid)
+        .ok_or_else(|| OpsError::ServiceNotRunning { service: service.to_owned() })?;
+    let path = spec_path(ctx, project, service);
+    let bytes = read_optional(&path)?.ok_or_else(|| OpsError::ServiceNotRunning { service: service.to_owned() })?;
+    let payload: Payload = serde_json::from_slice(&bytes).map_err(OpsError::Json)?;
+    let mut spec: ContainerSpec = payload.container;
+    if let Some(user) = user {
+        spec.user = exec_user(ctx, project, service, user)?;
+    }
+    if let Some(term) = &ctx.caller.term {
+        spec.env.push(("TERM".into(), term.clone()));
+    }
+    drop(client);
+    crate::shell::exit_code(igloo_container::exec::exec_in(pid, &spec, command)?)
+}
+
+fn exec_user(
+    ctx: &Context<'_>,
+    project: &Project,
+    service: &str,
+    user: &str,
+) -> Result<igloo_container::User, OpsError> {
+    let environment = environment::current(ctx, project, &format!("services.{service}"))?;
+    let found = environment.lookup_user(user).ok_or_else(|| OpsError::NoUser {
+        service: service.to_owned(),
+        user: user.to_owned(),
+        known: environment.users.iter().map(|u| u.name.clone()).collect(),
+    })?;
+    Ok(igloo_container::User { uid: found.uid, gid: found.gid, groups: found.groups, home: found.home })
+}
+
+/// Stays in the foreground: shows the logs until Ctrl-C or the services' end, then stops everything.
+pub fn attend(
+    ctx: &Context<'_>,
+    project: &Project,
+    out: &mut (dyn FnMut(&[u8]) -> io::Result<()> + Send),
+) -> Result<(), OpsError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(OpsError::Runtime)?;
+    let supervisor = ctx.dirs.project_runtime(&project.id);
+    let options = logs::Options { follow: true, tail: Some(20), ..logs::Options::default() };
+    let ended = std::thread::scope(|scope| -> Result<bool, OpsError> {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let follower = scope.spawn(move || logs::follow_until(ctx, project, &options, out, &stopped));
+        let ended = runtime.block_on(async {
+            use tokio::signal::unix::{SignalKind, signal};
+            let mut interrupt = signal(SignalKind::interrupt()).map_err(OpsError::Runtime)?;
+            let mut terminate = signal(SignalKind::terminate()).map_err(OpsError::Runtime)?;
+            let mut tick = tokio::time::interval(Duration::from_millis(500));
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => return Ok(false),
+                    _ = terminate.recv() => return Ok(false),
+                    _ = tick.tick() => if !daemon::is_running(&supervisor)? { return Ok(true) },
+                }
+            }
+        });
+        drop(stop);
+        match follower.join() {
+            Ok(result) => result.and(ended),
+            Err(_) => ended,
+        }
+    })?;
+    if !ended {
+        down(ctx, project, false, None)?;
+    }
+    Ok(())
+}

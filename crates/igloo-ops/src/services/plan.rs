@@ -1,0 +1,247 @@
+//! From a declared service and its environment to what the supervisor runs.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use igloo_base::Sha256;
+use igloo_container::{Attr, AttrKind, ContainerSpec, Limits, Mount, MountKind, User};
+use igloo_env::Environment;
+use igloo_manifest::{Probe, Service, Volume};
+use igloo_supervisor as supervisor;
+use igloo_supervisor::{Need, Policy, Protocol, PublishedPort, Readiness, ServiceSpec, Setup};
+
+use super::network;
+use crate::context::Context;
+use crate::environment::Realised;
+use crate::error::OpsError;
+use crate::project::Project;
+use crate::unit::{Payload, SetupVolumes};
+
+/// Longest time a setup step may take.
+const SETUP_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Where a named volume lives on this machine.
+pub(crate) fn volume_path(ctx: &Context<'_>, project: &Project, name: &str) -> PathBuf {
+    ctx.dirs.volumes(&project.id).join(name)
+}
+
+/// What the supervisor is told about one service.
+pub(crate) fn service(
+    ctx: &Context<'_>,
+    project: &Project,
+    name: &str,
+    realised: &Realised,
+    addresses: &BTreeMap<String, Ipv4Addr>,
+) -> Result<ServiceSpec, OpsError> {
+    let declared = &project.manifest.services[name];
+    let container = container(ctx, project, name, declared, realised, addresses)?;
+    let own = addresses.get(name).copied();
+    let ready = match &declared.ready {
+        None => None,
+        Some(ready) => Some(Readiness {
+            probe: probe(name, &ready.probe, own, addresses)?,
+            timeout: ready.timeout,
+            interval: ready.interval,
+        }),
+    };
+    let setup = declared.setup.as_ref().map(|args| setup(ctx, project, name, declared, &container, args)).transpose()?;
+    let ports = declared.ports.iter().map(|p| published(p, own)).collect();
+    // Neighbours' names may come and go without a restart.
+    let mut identity = container.clone();
+    identity.hosts.clear();
+    let identity = serde_json::to_vec(&(&identity, &ports)).map_err(OpsError::Json)?;
+    let unit = serde_json::to_value(Payload { container, setup: None }).map_err(OpsError::Json)?;
+    let mut spec = ServiceSpec::new(name, Sha256::of(&identity), unit);
+    spec.needs = declared.needs.iter().map(Need::ready).collect();
+    spec.ready = ready;
+    spec.restart = supervisor::Restart {
+        policy: match declared.restart {
+            igloo_manifest::Restart::No => Policy::No,
+            igloo_manifest::Restart::OnFailure => Policy::OnFailure,
+            igloo_manifest::Restart::Always => Policy::Always,
+            igloo_manifest::Restart::UnlessStopped => Policy::UnlessStopped,
+        },
+        ..supervisor::Restart::default()
+    };
+    spec.stop_signal = declared.stop_signal;
+    spec.stop_grace = declared.stop_grace;
+    spec.setup = setup;
+    spec.ports = ports;
+    Ok(spec)
+}
+
+fn container(
+    ctx: &Context<'_>,
+    project: &Project,
+    name: &str,
+    declared: &Service,
+    realised: &Realised,
+    addresses: &BTreeMap<String, Ipv4Addr>,
+) -> Result<ContainerSpec, OpsError> {
+    let environment = &realised.environment;
+    let subnet = network::subnet(&project.id);
+    let user = user(name, declared, environment)?;
+    let mut env = environment.env.clone();
+    env.insert("HOME".into(), user.home.clone());
+    env.insert("USER".into(), user.name.clone());
+    env.insert("HOSTNAME".into(), declared.hostname.clone().unwrap_or_else(|| name.to_owned()));
+    env.extend(declared.content.env.clone());
+    Ok(ContainerSpec {
+        id: name.to_owned(),
+        hostname: declared.hostname.clone().unwrap_or_else(|| name.to_owned()),
+        lowers: realised.lowers(),
+        attrs: attrs(environment),
+        state_dir: ctx.dirs.project_state(&project.id).join("containers").join(name),
+        args: declared.run.clone(),
+        env: env.into_iter().collect(),
+        workdir: declared.content.workdir.clone().unwrap_or_else(|| "/".into()),
+        user: User { uid: user.uid, gid: user.gid, groups: user.groups.clone(), home: user.home },
+        mounts: declared.volumes.iter().map(|v| mount(ctx, project, v)).collect(),
+        address: addresses.get(name).copied(),
+        prefix: subnet.prefix,
+        gateway: Some(subnet.address),
+        hosts: addresses.iter().map(|(name, address)| (name.clone(), *address)).collect(),
+        nameservers: Vec::new(),
+        limits: Limits {
+            memory: declared.limits.memory,
+            cpus: declared.limits.cpus,
+            pids: declared.limits.pids,
+        },
+        nofile: None,
+        read_only: false,
+    })
+}
+
+fn user(name: &str, declared: &Service, environment: &Environment) -> Result<igloo_env::User, OpsError> {
+    let wanted = declared.content.user.as_deref().unwrap_or("root");
+    environment.lookup_user(wanted).or_else(|| {
+        // An environment without base-passwd still has the one user that every kernel knows.
+        (wanted == "root").then(|| igloo_env::User {
+            name: "root".into(), uid: 0, gid: 0, groups: Vec::new(), home: "/root".into(), shell: "/bin/sh".into(),
+        })
+    }).ok_or_else(|| OpsError::NoUser {
+        service: name.to_owned(),
+        user: wanted.to_owned(),
+        known: environment.users.iter().map(|u| u.name.clone()).collect(),
+    })
+}
+
+pub(crate) fn attrs(environment: &Environment) -> Vec<Attr> {
+    environment
+        .attrs
+        .iter()
+        .filter(|a| a.kind != igloo_env::AttrKind::Link)
+        .map(|a| Attr {
+            path: a.path.clone(),
+            kind: match a.kind {
+                igloo_env::AttrKind::Dir => AttrKind::Dir,
+                igloo_env::AttrKind::File | igloo_env::AttrKind::Link => AttrKind::File,
+            },
+            mode: Some(a.mode),
+            uid: a.uid,
+            gid: a.gid,
+        })
+        .collect()
+}
+
+fn mount(ctx: &Context<'_>, project: &Project, volume: &Volume) -> Mount {
+    match volume {
+        Volume::Named { name, target, read_only } => Mount {
+            kind: MountKind::Volume { source: volume_path(ctx, project, name) },
+            target: target.clone(),
+            read_only: *read_only,
+        },
+        Volume::Bind { source, target, read_only } => Mount {
+            kind: MountKind::Bind { source: project.directory.join(source) },
+            target: target.clone(),
+            read_only: *read_only,
+        },
+        Volume::Tmpfs { target, size } => {
+            Mount { kind: MountKind::Tmpfs { size: *size }, target: target.clone(), read_only: false }
+        }
+    }
+}
+
+/// The one-shot step that fills the service's volumes.
+fn setup(
+    ctx: &Context<'_>,
+    project: &Project,
+    name: &str,
+    declared: &Service,
+    container: &ContainerSpec,
+    args: &[String],
+) -> Result<Setup, OpsError> {
+    let volumes: Vec<PathBuf> = declared
+        .volumes
+        .iter()
+        .filter_map(|v| match v {
+            Volume::Named { name, read_only: false, .. } => Some(volume_path(ctx, project, name)),
+            _ => None,
+        })
+        .collect();
+    let directory = ctx.dirs.volumes(&project.id);
+    let payload = Payload {
+        container: ContainerSpec { args: args.to_vec(), address: None, gateway: None, ..container.clone() },
+        setup: Some(SetupVolumes { begun: directory.join(format!(".setup-{name}.begun")), volumes }),
+    };
+    Ok(Setup {
+        unit: serde_json::to_value(payload).map_err(OpsError::Json)?,
+        marker: directory.join(format!(".setup-{name}.done")),
+        timeout: SETUP_TIMEOUT,
+    })
+}
+
+fn probe(
+    service: &str,
+    probe: &Probe,
+    own: Option<Ipv4Addr>,
+    addresses: &BTreeMap<String, Ipv4Addr>,
+) -> Result<supervisor::Probe, OpsError> {
+    let resolve = |host: &str| -> Result<IpAddr, OpsError> {
+        match host {
+            "localhost" => Ok(Ipv4Addr::LOCALHOST.into()),
+            _ if host == service => Ok(own.unwrap_or(Ipv4Addr::LOCALHOST).into()),
+            _ => match addresses.get(host) {
+                Some(address) => Ok((*address).into()),
+                None => host
+                    .trim_matches(['[', ']'])
+                    .parse()
+                    .map_err(|_| OpsError::ProbeHost { service: service.to_owned(), host: host.to_owned() }),
+            },
+        }
+    };
+    Ok(match probe {
+        Probe::Exec(args) => supervisor::Probe::Exec { args: args.clone() },
+        Probe::Notify => supervisor::Probe::Notify,
+        Probe::Log(pattern) => supervisor::Probe::Log { pattern: pattern.clone() },
+        Probe::Tcp { host, port } => supervisor::Probe::Tcp {
+            address: SocketAddr::new(resolve(host.as_deref().unwrap_or(service))?, *port),
+        },
+        Probe::Http { url } => {
+            let bad = || OpsError::ProbeUrl { service: service.to_owned(), url: url.clone() };
+            let rest = url.strip_prefix("http://").ok_or_else(bad)?;
+            let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+            let (host, port) = match authority.rsplit_once(':') {
+                Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| bad())?),
+                _ => (authority, 80),
+            };
+            supervisor::Probe::Http {
+                address: SocketAddr::new(resolve(host)?, port),
+                path: path.to_owned(),
+                host: authority.to_owned(),
+            }
+        }
+    })
+}
+
+fn published(port: &igloo_manifest::Port, own: Option<Ipv4Addr>) -> PublishedPort {
+    PublishedPort {
+        address: port.address,
+        port: port.host.unwrap_or(0),
+        container_port: port.container,
+        protocol: if port.udp { Protocol::Udp } else { Protocol::Tcp },
+        target: own.unwrap_or(Ipv4Addr::LOCALHOST).into(),
+    }
+}

@@ -1,0 +1,47 @@
+//! Verbs that igloo calls itself with.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use igloo_ops::{hook, shell, supervise};
+
+use crate::error::CommandError;
+use crate::settings::Settings;
+use crate::ui::Ui;
+
+/// The supervisor of one project
+#[derive(Debug, clap::Args)]
+pub struct SuperviseArgs {
+    /// The project's id
+    project: String,
+}
+
+/// A shim: run PROGRAM of an environment
+#[derive(Debug, clap::Args)]
+pub struct EnterArgs {
+    /// The prepared shell, a JSON file
+    prepared: PathBuf,
+    /// The program and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    command: Vec<std::ffi::OsString>,
+}
+
+/// What a hook evaluates
+#[derive(Debug, clap::Args)]
+pub struct ActivateArgs {
+    /// bash, zsh, fish or direnv
+    shell: hook::Shell,
+}
+
+pub fn supervise(args: &SuperviseArgs, settings: &Settings, ui: &Ui) -> Result<(), CommandError> {
+    Ok(supervise::supervise(&settings.context(ui), &args.project)?)
+}
+
+pub fn enter(args: &EnterArgs) -> Result<ExitCode, CommandError> {
+    Ok(shell::enter_prepared(&args.prepared, &args.command)?)
+}
+
+pub fn activate(args: &ActivateArgs, settings: &Settings, ui: &Ui) -> Result<(), CommandError> {
+    let code = hook::activate(&settings.context(ui), &settings.directory, args.shell)?;
+    Ok(ui.print(code)?)
+}

@@ -1,0 +1,106 @@
+//! One file a verb: the arguments with their manual, one call into ops, one print.
+
+mod add;
+mod allow;
+mod config;
+mod doctor;
+mod down;
+mod env;
+mod exec;
+mod fetch;
+mod gc;
+mod hook;
+mod init;
+mod internal;
+mod lock;
+mod logs;
+mod ps;
+mod restart;
+mod run;
+mod schema;
+mod shell;
+mod store;
+mod up;
+mod update;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use crate::error::CommandError;
+use crate::settings::Settings;
+use crate::ui::Ui;
+
+/// Every verb.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Init(init::Args),
+    Add(add::AddArgs),
+    Remove(add::RemoveArgs),
+    Lock(lock::Args),
+    Update(update::Args),
+    Fetch(fetch::Args),
+    Config(config::Args),
+    Schema(schema::Args),
+    #[command(subcommand)]
+    Env(env::Command),
+    Shell(shell::Args),
+    Run(run::Args),
+    Hook(hook::Args),
+    Allow(allow::Args),
+    Up(up::Args),
+    Down(down::Args),
+    Ps(ps::Args),
+    Logs(logs::Args),
+    Exec(exec::Args),
+    Restart(restart::RestartArgs),
+    Start(restart::StartArgs),
+    Stop(restart::StopArgs),
+    Wait(wait::Args),
+    #[command(subcommand)]
+    Store(store::Command),
+    Gc(gc::Args),
+    Doctor(doctor::Args),
+    #[command(name = "__supervise", hide = true)]
+    Supervise(internal::SuperviseArgs),
+    #[command(name = "__enter", hide = true)]
+    Enter(internal::EnterArgs),
+    #[command(name = "__activate", hide = true)]
+    Activate(internal::ActivateArgs),
+}
+
+/// Runs a verb.
+pub fn run(command: Command, settings: &Settings, ui: &Ui) -> Result<ExitCode, CommandError> {
+    match command {
+        Command::Init(args) => init::run(&args, settings, ui)?,
+        Command::Add(args) => add::add(&args, settings, ui)?,
+        Command::Remove(args) => add::remove(&args, settings, ui)?,
+        Command::Lock(args) => lock::run(&args, settings, ui)?,
+        Command::Update(args) => update::run(&args, settings, ui)?,
+        Command::Fetch(args) => fetch::run(&args, settings, ui)?,
+        Command::Config(args) => config::run(&args, settings, ui)?,
+        Command::Schema(args) => schema::run(&args, ui)?,
+        Command::Env(command) => env::run(&command, settings, ui)?,
+        Command::Shell(args) => return shell::run(&args, settings, ui),
+        Command::Run(args) => return run::run(&args, settings, ui),
+        Command::Hook(args) => hook::run(&args, ui)?,
+        Command::Allow(args) => allow::run(&args, settings, ui)?,
+        Command::Up(args) => up::run(&args, settings, ui)?,
+        Command::Down(args) => down::run(&args, settings, ui)?,
+        Command::Ps(args) => ps::run(&args, settings, ui)?,
+        Command::Logs(args) => logs::run(&args, settings, ui)?,
+        Command::Exec(args) => return exec::run(&args, settings, ui),
+        Command::Restart(args) => restart::restart(&args, settings, ui)?,
+        Command::Start(args) => restart::start(&args, settings, ui)?,
+        Command::Stop(args) => restart::stop(&args, settings, ui)?,
+        Command::Wait(args) => wait::run(&args, settings, ui)?,
+        Command::Store(command) => store::run(&command, settings, ui)?,
+        Command::Gc(args) => gc::run(&args, settings, ui)?,
+        Command::Doctor(args) => return doctor::run(&args, settings, ui),
+        Command::Supervise(args) => internal::supervise(&args, settings, ui)?,
+        Command::Enter(args) => return internal::enter(&args),
+        Command::Activate(args) => internal::activate(&args, settings, ui)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,110 @@
+//! What the command line, the environment and the machine say, merged once. The only file that reads
+//! environment variables; everything below takes values.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `IGLOO_DATA_DIR`, `IGLOO_STATE_DIR`, `IGLOO_CACHE_DIR`, `IGLOO_RUNTIME_DIR` | where igloo keeps things (README, "Files") |
+//! | `XDG_DATA_HOME`, `XDG_STATE_HOME`, `XDG_CACHE_HOME`, `XDG_RUNTIME_DIR`, `HOME` | their defaults |
+//! | `IGLOO_OFFLINE` | `1`: as `--offline` |
+//! | `http_proxy`, `https_proxy`, `no_proxy` | for downloads |
+//! | `NO_COLOR`, `TERM` | no colours |
+//! | `SHELL` | the shell that `igloo shell` starts when the environment has it |
+
+use std::env::{var, var_os};
+use std::path::PathBuf;
+
+use igloo_base::Dirs;
+use igloo_ops::context::{Caller, Context};
+
+use crate::args::Global;
+use crate::error::CommandError;
+
+/// Everything a command needs to know about where and as whom it runs.
+pub struct Settings {
+    /// `-C DIR`, or the working directory.
+    pub directory: PathBuf,
+    dirs: Dirs,
+    caller: Caller,
+    offline: bool,
+    exe: PathBuf,
+}
+
+impl Settings {
+    /// Merges arguments and environment.
+    pub fn load(global: &Global) -> Result<Self, CommandError> {
+        let directory = match &global.directory {
+            Some(dir) => dir.canonicalize().map_err(|e| {
+                CommandError::user(format!("cannot enter the directory `{}`: {e}", dir.display()))
+            })?,
+            None => std::env::current_dir()
+                .map_err(|e| CommandError::user(format!("cannot find the working directory: {e}")))?,
+        };
+        let uid = rustix::process::geteuid().as_raw();
+        let home = var_os("HOME").map(PathBuf::from).filter(|h| h.is_absolute()).unwrap_or_else(|| "/".into());
+        let caller = Caller {
+            uid,
+            gid: rustix::process::getegid().as_raw(),
+            name: user_name(uid).or_else(|| var("USER").ok()).unwrap_or_else(|| format!("u{uid}")),
+            shell: var_os("SHELL").map(PathBuf::from),
+            term: var("TERM").ok(),
+            environment: std::env::vars_os().collect(),
+            home,
+        };
+        let exe = std::env::current_exe()
+            .map_err(|e| CommandError::internal(format!("cannot find the path of this program: {e}")))?;
+        let offline = global.offline || var("IGLOO_OFFLINE").is_ok_and(|v| !v.is_empty() && v != "0");
+        Ok(Self { directory, dirs: dirs(&caller), caller, offline, exe })
+    }
+
+    /// The context of ops, with this reporter.
+    pub fn context<'a>(&self, reporter: &'a dyn igloo_base::Reporter) -> Context<'a> {
+        Context {
+            dirs: self.dirs.clone(),
+            reporter,
+            caller: self.caller.clone(),
+            exe: self.exe.clone(),
+            offline: self.offline,
+            apt_root: "/etc/apt".into(),
+            proxy: ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy"]
+                .into_iter()
+                .find_map(|name| var(name).ok().filter(|v| !v.is_empty())),
+        }
+    }
+}
+
+/// Root keeps things where daemons do, since containers of root run in user namespaces that can't enter `/root`.
+fn dirs(caller: &Caller) -> Dirs {
+    let root = caller.uid == 0;
+    let home = |name: &str| caller.home.join(name);
+    let pick = |own: &str, xdg: &str, for_root: &str, default: PathBuf| {
+        absolute(own)
+            .or_else(|| (!root).then(|| absolute(xdg)).flatten().map(|d| d.join("igloo")))
+            .unwrap_or_else(|| if root { for_root.into() } else { default })
+    };
+    let state = pick("IGLOO_STATE_DIR", "XDG_STATE_HOME", "/var/lib/igloo/state", home(".local/state/igloo"));
+    let user_runtime = PathBuf::from(format!("/run/user/{}", caller.uid));
+    let runtime = if !root && absolute("XDG_RUNTIME_DIR").is_none() && user_runtime.is_dir() {
+        user_runtime.join("igloo")
+    } else {
+        state.join("run")
+    };
+    Dirs {
+        data: pick("IGLOO_DATA_DIR", "XDG_DATA_HOME", "/var/lib/igloo", home(".local/share/igloo")),
+        cache: pick("IGLOO_CACHE_DIR", "XDG_CACHE_HOME", "/var/cache/igloo", home(".cache/igloo")),
+        runtime: pick("IGLOO_RUNTIME_DIR", "XDG_RUNTIME_DIR", "/run/igloo", runtime),
+        state,
+    }
+}
+
+fn absolute(variable: &str) -> Option<PathBuf> {
+    var_os(variable).map(PathBuf::from).filter(|p| p.is_absolute())
+}
+
+fn user_name(uid: u32) -> Option<String> {
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    })
+}
