@@ -1,1 +1,323 @@
-//! The keys of every table.
+//! The keys of every table of `igloo.toml`: the one place that the parser and the published schema both read.
+
+/// A table with known keys.
+pub(crate) struct Table {
+    /// What messages call it, with its article: `a service`.
+    pub(crate) what: &'static str,
+    /// What editors say about it.
+    pub(crate) doc: &'static str,
+    /// Its keys.
+    pub(crate) keys: &'static [Key],
+}
+
+/// A key of a table.
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    pub(crate) required: bool,
+    pub(crate) kind: Kind,
+    /// What editors say about it.
+    pub(crate) doc: &'static str,
+    /// What people coming from other tools write instead.
+    pub(crate) also: &'static [&'static str],
+}
+
+/// What a value may be.
+pub(crate) enum Kind {
+    /// A text; the pattern is for editors, the parser is stricter and says more.
+    Text(Option<&'static str>),
+    /// One of some words.
+    Choice(&'static [&'static str]),
+    /// `true` or `false`.
+    Flag,
+    /// A whole number from .. to.
+    Integer(i64, i64),
+    /// A number above zero.
+    Number,
+    /// An array.
+    List(&'static Kind),
+    /// A table with free keys that match the pattern, if there is one.
+    Map(Option<&'static str>, &'static Kind),
+    /// A table with known keys.
+    Table(&'static Table),
+    /// Any of these.
+    Any(&'static [Kind]),
+}
+
+pub(crate) const NAME: &str = "^[a-z0-9][a-z0-9_-]{0,63}$";
+const SET_NAME: &str = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$";
+const VARIABLE: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
+const DURATION: &str = "^[0-9]+(ms|s|m|h)$";
+const SIZE: &str = "^[0-9]+([KMGT](iB|B)?|B)$";
+const ABSOLUTE: &str = "^/";
+const MODE: &str = "^0?[0-7]{3}$";
+const SUITE: &str = "^[a-z0-9][a-z0-9._/-]*$";
+const OF: &str = "^(shells|services)\\.[a-z0-9][a-z0-9_-]*$";
+const PORT: &str = "^((.*|auto):)?[0-9]+(/(tcp|udp))?$";
+const TCP: &str = "^(.+:)?[0-9]+$";
+const HTTP: &str = "^(http://|/)";
+const SNAPSHOT: &str = "^[0-9]{8}T[0-9]{6}Z$|^[0-9]{4}-[0-9]{2}-[0-9]{2}$";
+const SPEC: &str = "^(@|!|[a-z]+:)?.+$";
+
+const fn key(name: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key { name, required: false, kind, doc, also: &[] }
+}
+
+impl Key {
+    const fn required(mut self) -> Self {
+        self.required = true;
+        self
+    }
+
+    const fn also(mut self, names: &'static [&'static str]) -> Self {
+        self.also = names;
+        self
+    }
+}
+
+const TEXT: Kind = Kind::Text(None);
+static TEXT_REF: Kind = TEXT;
+static WORDS: Kind = Kind::List(&TEXT_REF);
+static SPEC_REF: Kind = Kind::Text(Some(SPEC));
+const SPECS: Kind = Kind::List(&SPEC_REF);
+static SPECS_REF: Kind = SPECS;
+const COMMAND: Kind = Kind::List(&TEXT_REF);
+const BASE: Kind = Kind::Choice(&["none", "minimal", "essential"]);
+
+// What shells, services and images share.
+const PACKAGES: Key = key(
+    "packages",
+    SPECS,
+    "The packages in it: `name`, `name=version`, `name/suite`, `source:name`, `@set`, `!name` to leave one out, `flake:REF`.",
+)
+.also(&["image", "deps", "dependencies", "build"]);
+const ENV: Key =
+    key("env", Kind::Map(Some(VARIABLE), &TEXT_REF), "Environment variables.").also(&["environment", "variables"]);
+const USER: Key = key("user", TEXT, "Who runs in it: `name`, `name:group`, `uid` or `uid:gid`.");
+const WORKDIR: Key =
+    key("workdir", Kind::Text(Some(ABSOLUTE)), "Where it runs, an absolute path.").also(&["working_dir", "cwd"]);
+const COPY_KEY: Key =
+    key("copy", Kind::List(&COPY_REF), "The project's own files to put in, as a store object.").also(&["add"]);
+const RECOMMENDS: Key = key("recommends", Kind::Flag, "Whether recommended packages come along.");
+const BASE_KEY: Key = key("base", BASE, "What it starts from, instead of what the source says.");
+
+static COPY_REF: Kind = Kind::Table(&COPY);
+
+pub(crate) static ROOT: Table = Table {
+    what: "the manifest",
+    doc: "An Igloo project.",
+    keys: &[
+        key("project", Kind::Table(&PROJECT), "The project.").required(),
+        key("sources", Kind::Table(&SOURCES), "Where packages come from.").also(&["source"]),
+        key(
+            "sets",
+            Kind::Map(Some(SET_NAME), &SPECS_REF),
+            "Named lists of packages, used as `@name`. A set with a built-in one's name replaces it; `@name` in it means the built-in one.",
+        ),
+        key("shells", Kind::Map(Some(NAME), &SHELL_REF), "Environments to work in: `igloo shell [NAME]`.")
+            .also(&["shell"]),
+        key("services", Kind::Map(Some(NAME), &SERVICE_REF), "What runs: `igloo up`.").also(&["service"]),
+        key("images", Kind::Map(Some(NAME), &IMAGE_REF), "OCI images: `igloo build`.").also(&["image"]),
+        key("vm", Kind::Table(&VM), "The virtual machine for `isolation = \"vm\"`, and for everything on macOS."),
+        key(
+            "scripts",
+            Kind::Map(None, &DECISION_REF),
+            "What is done about the maintainer scripts of a package that no trigger covers.",
+        ),
+    ],
+};
+
+static SHELL_REF: Kind = Kind::Table(&SHELL);
+static SERVICE_REF: Kind = Kind::Table(&SERVICE);
+static IMAGE_REF: Kind = Kind::Table(&IMAGE);
+static DECISION_REF: Kind = Kind::Choice(&["ignore", "recipe", "sandbox"]);
+static SYSTEM_REF: Kind = Kind::Choice(&["x86_64-linux", "amd64", "aarch64-linux", "arm64"]);
+static SUITE_REF: Kind = Kind::Text(Some(SUITE));
+
+pub(crate) static PROJECT: Table = Table {
+    what: "`[project]`",
+    doc: "The project.",
+    keys: &[
+        key("name", Kind::Text(Some(NAME)), "The project's name.").required(),
+        key(
+            "source",
+            Kind::Choice(&["debian", "nixpkgs"]),
+            "Where names without a prefix are looked up: the only source, else `debian`, unless said.",
+        ),
+        key("systems", Kind::List(&SYSTEM_REF), "The systems to lock for; the machine's own unless said.")
+            .also(&["system", "platforms", "architectures"]),
+    ],
+};
+
+pub(crate) static SOURCES: Table = Table {
+    what: "`[sources]`",
+    doc: "Where packages come from.",
+    keys: &[
+        key("debian", Kind::Table(&DEBIAN), "A Debian archive: needs no Nix and no root."),
+        key("nixpkgs", Kind::Table(&NIXPKGS), "A flake; locked with `nix`, used without it.").also(&["nix"]),
+    ],
+};
+
+pub(crate) static DEBIAN: Table = Table {
+    what: "`[sources.debian]`",
+    doc: "A Debian archive.",
+    keys: &[
+        key("suite", Kind::Text(Some(SUITE)), "The main suite, `bookworm`.")
+            .required()
+            .also(&["release", "codename", "distribution"]),
+        key(
+            "suites",
+            Kind::List(&SUITE_REF),
+            "Every suite to read, the main one among them; with its updates and security unless said.",
+        ),
+        key("components", Kind::List(&TEXT_REF), "Components of the archive, `[\"main\"]` unless said."),
+        key("url", TEXT, "The archive's address; the machine's apt configuration decides unless said.")
+            .also(&["uri", "mirror"]),
+        key("security-url", TEXT, "The address of the archive of `-security` suites."),
+        key("keyring", TEXT, "The keys that may sign it, relative to this file.").also(&["signed-by", "key"]),
+        key("snapshot", Kind::Text(Some(SNAPSHOT)), "A moment of the dated archive, `20250520T000000Z`."),
+        key("base", BASE, "What every environment starts from, `minimal` unless said."),
+        RECOMMENDS,
+    ],
+};
+
+pub(crate) static NIXPKGS: Table = Table {
+    what: "`[sources.nixpkgs]`",
+    doc: "A flake of nixpkgs' shape.",
+    keys: &[
+        key("flake", TEXT, "A flake reference, `github:NixOS/nixpkgs/nixos-25.11`.").required().also(&["url"]),
+        key("overlays", Kind::List(&TEXT_REF), "Directories of overlays, relative to this file."),
+        key("allow-unfree", Kind::Flag, "Whether packages without a free licence may be used."),
+    ],
+};
+
+pub(crate) static COPY: Table = Table {
+    what: "a copy",
+    doc: "A file or directory of the project that becomes part of the environment.",
+    keys: &[
+        key("from", TEXT, "A path in the project, relative to this file.").required().also(&["source", "src"]),
+        key("to", Kind::Text(Some(ABSOLUTE)), "An absolute path in the environment.")
+            .required()
+            .also(&["target", "dest"]),
+        key("mode", Kind::Text(Some(MODE)), "The mode of the files, `0755`; their own unless said.").also(&["chmod"]),
+    ],
+};
+
+pub(crate) static SHELL: Table = Table {
+    what: "a shell",
+    doc: "An environment to work in.",
+    keys: &[
+        PACKAGES,
+        ENV,
+        USER,
+        WORKDIR,
+        COPY_KEY,
+        RECOMMENDS,
+        BASE_KEY,
+        key("isolation", ISOLATION, "How far it is from your machine, `host` unless said."),
+        key("hook", TEXT, "Shell commands to run on entry.").also(&["shellHook", "shell-hook", "run"]),
+    ],
+};
+
+const ISOLATION: Kind = Kind::Choice(&["host", "pure", "container", "vm"]);
+static VOLUME_REF: Kind = TEXT;
+static PORT_REF: Kind = Kind::Any(&[Kind::Text(Some(PORT)), Kind::Integer(1, 65535)]);
+
+pub(crate) static SERVICE: Table = Table {
+    what: "a service",
+    doc: "Something that runs.",
+    keys: &[
+        PACKAGES,
+        ENV,
+        USER,
+        WORKDIR,
+        COPY_KEY,
+        RECOMMENDS,
+        BASE_KEY,
+        key("run", COMMAND, "The command, as a list of words; no shell is involved.")
+            .required()
+            .also(&["command", "cmd", "entrypoint", "exec", "start"]),
+        key("setup", COMMAND, "A command to run once before the first start, while the volumes are empty.")
+            .also(&["init", "pre-start"]),
+        key("needs", COMMAND, "The services that must be ready first.").also(&["depends_on", "depends-on", "requires"]),
+        key("volumes", Kind::List(&VOLUME_REF), "`name:/target`, `./path:/target:ro`, `tmpfs:/target:size=64M`.")
+            .also(&["mounts"]),
+        key(
+            "ports",
+            Kind::List(&PORT_REF),
+            "`5432`, `8080:5000`, `0.0.0.0:8080:5000`, `53:53/udp`; `auto:5000` takes a free port. On 127.0.0.1 unless said.",
+        )
+        .also(&["publish", "expose"]),
+        key("ready", Kind::Table(&READY), "How to see that it is ready.").also(&["healthcheck", "health", "probe"]),
+        key("restart", Kind::Choice(&["no", "on-failure", "always", "unless-stopped"]), "When it is started again, `on-failure` unless said."),
+        key("limits", Kind::Table(&LIMITS), "What it may use.").also(&["resources", "deploy"]),
+        key("stop-signal", TEXT, "The signal that asks it to stop, `SIGTERM` unless said."),
+        key("stop-grace", Kind::Text(Some(DURATION)), "How long it has before it is killed, `10s` unless said.")
+            .also(&["stop_grace_period", "stop-timeout"]),
+        key("isolation", ISOLATION, "How far it is from your machine, `container` unless said."),
+        key("hostname", TEXT, "Its host name; the service's name unless said."),
+    ],
+};
+
+static TCP_KINDS: [Kind; 2] = [Kind::Text(Some(TCP)), Kind::Integer(1, 65535)];
+
+pub(crate) static READY: Table = Table {
+    what: "`ready`",
+    doc: "How to see that a service is ready: exactly one of exec, tcp, http, notify and log.",
+    keys: &[
+        key("exec", COMMAND, "A command that succeeds inside the service.").also(&["test", "command", "run"]),
+        key("tcp", Kind::Any(&TCP_KINDS), "A port that accepts, `5432` or `host:5432`.").also(&["port"]),
+        key("http", Kind::Text(Some(HTTP)), "An address, or a path on the service's first port, that answers with success.")
+            .also(&["url", "path"]),
+        key("notify", Kind::Flag, "`true`: the service says so itself, with READY=1 on $NOTIFY_SOCKET."),
+        key("log", TEXT, "A regular expression that a line of its output matches."),
+        key("timeout", Kind::Text(Some(DURATION)), "How long until the start has failed, `60s` unless said."),
+        key("interval", Kind::Text(Some(DURATION)), "How long between two tries, `200ms` unless said."),
+    ],
+};
+
+pub(crate) static LIMITS: Table = Table {
+    what: "`limits`",
+    doc: "What a service may use.",
+    keys: &[
+        key("memory", Kind::Text(Some(SIZE)), "Memory, `512M`.").also(&["mem", "mem_limit"]),
+        key("cpus", Kind::Number, "Processors, also parts of one: `1.5`.").also(&["cpu"]),
+        key("pids", Kind::Integer(1, 4_194_304), "Processes and threads.").also(&["pids_limit", "processes"]),
+    ],
+};
+
+pub(crate) static IMAGE: Table = Table {
+    what: "an image",
+    doc: "An OCI image.",
+    keys: &[
+        PACKAGES,
+        ENV,
+        USER,
+        WORKDIR,
+        COPY_KEY,
+        RECOMMENDS,
+        BASE_KEY,
+        key("of", Kind::Text(Some(OF)), "The shell or service whose environment it holds, `services.web`.")
+            .also(&["from"]),
+        key("kind", Kind::Choice(&["runtime", "devcontainer", "builder"]), "What it is for, `runtime` unless said.")
+            .also(&["type"]),
+        key("name", TEXT, "Its name in a registry, `ghcr.io/acme/guestbook`.").also(&["tag", "repository"]),
+        key("run", COMMAND, "The command, as a list of words; the service's own unless said.")
+            .also(&["command", "cmd", "entrypoint"]),
+    ],
+};
+
+pub(crate) static VM: Table = Table {
+    what: "`[vm]`",
+    doc: "A virtual machine.",
+    keys: &[
+        key("cpus", Kind::Integer(1, 1024), "Processors.").also(&["cpu"]),
+        key("memory", Kind::Text(Some(SIZE)), "Memory, `8G`.").also(&["mem", "ram"]),
+        key("disk", Kind::Text(Some(SIZE)), "Disk, `40G`."),
+    ],
+};
+
+/// Every table with known keys.
+#[cfg(test)]
+pub(crate) static ALL: [&Table; 12] = [
+    &ROOT, &PROJECT, &SOURCES, &DEBIAN, &NIXPKGS, &COPY, &SHELL, &SERVICE, &READY, &LIMITS, &IMAGE, &VM,
+];

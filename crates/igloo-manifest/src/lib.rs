@@ -10,11 +10,14 @@ pub mod error;
 mod keys;
 pub mod lock;
 pub mod manifest;
+mod node;
 mod parse;
 pub mod request;
+pub mod resolve;
 pub mod schema;
 pub mod sets;
 pub mod templates;
+pub mod words;
 
 pub use error::{Diagnostic, ManifestError, Position};
 pub use lock::{Lock, LockError};

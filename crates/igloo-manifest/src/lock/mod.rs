@@ -2,8 +2,20 @@
 //!
 //! Sorted, versioned TOML; the same lock always renders to the same bytes, so that an unchanged lock is an untouched
 //! file. It holds no addresses: where an archive is, is the manifest's or the machine's business.
+//!
+//! Rules for change: a new key that an older igloo may not ignore needs a new [`VERSION`], and every version that was
+//! ever released is read, with a test. Keys are refused when unknown, since a lock that is only half understood does not
+//! say what will be there.
 
-use std::collections::BTreeMap;
+mod decode;
+mod diff;
+mod render;
+mod scan;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use igloo_base::{Sha256, System};
@@ -207,28 +219,69 @@ pub struct Change {
 
 impl Lock {
     /// An empty lock that answers `request`.
-    pub fn new(_request: Sha256) -> Self {
-        todo!()
+    pub fn new(request: Sha256) -> Self {
+        Self {
+            version: VERSION,
+            request,
+            sources: BTreeMap::new(),
+            packages: Vec::new(),
+            environments: Vec::new(),
+            users: Vec::new(),
+            groups: Vec::new(),
+            scripts: BTreeMap::new(),
+            triggers: 0,
+            unpack: 0,
+        }
     }
 
-    /// Reads a lock; strict.
-    pub fn parse(_text: &str, _path: &Path) -> Result<Lock, LockError> {
-        todo!()
+    /// Reads a lock, strictly; the result is sorted.
+    ///
+    /// # Errors
+    /// When the text is not what igloo writes, or a newer igloo wrote it.
+    pub fn parse(text: &str, path: &Path) -> Result<Lock, LockError> {
+        decode::parse(text, path)
     }
 
     /// The text of the file: sorted, the same bytes for the same content.
     pub fn render(&self) -> String {
-        todo!()
+        render::render(self)
+    }
+
+    /// Puts everything in the order in which it is written.
+    pub fn sort(&mut self) {
+        for source in self.sources.values_mut() {
+            source.suites.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        self.packages.sort_by(|a, b| package_order(a).cmp(&package_order(b)));
+        self.environments.sort_by(|a, b| environment_order(a).cmp(&environment_order(b)));
+        for environment in &mut self.environments {
+            environment.roots.sort();
+            environment.packages.sort_by(|a, b| member_order(a).cmp(&member_order(b)));
+        }
+        self.users.sort_by(|a, b| (a.uid, &a.name).cmp(&(b.uid, &b.name)));
+        self.groups.sort_by(|a, b| (a.gid, &a.name).cmp(&(b.gid, &b.name)));
+    }
+
+    fn is_sorted(&self) -> bool {
+        self.sources.values().all(|s| s.suites.is_sorted_by_key(|s| &s.name))
+            && self.packages.is_sorted_by_key(package_order)
+            && self.environments.is_sorted_by_key(environment_order)
+            && self.environments.iter().all(|e| e.roots.is_sorted() && e.packages.is_sorted_by_key(member_order))
+            && self.users.is_sorted_by_key(|u| (u.uid, &u.name))
+            && self.groups.is_sorted_by_key(|g| (g.gid, &g.name))
     }
 
     /// Checks that the lock holds together: every clause of every environment.
+    ///
+    /// # Errors
+    /// Everything that cannot be; igloo itself writes no such lock.
     pub fn verify(&self) -> Result<(), Vec<Problem>> {
-        todo!()
+        verify::verify(self)
     }
 
     /// What changed from `old` to `new`, by environment, system and package.
-    pub fn diff(_old: &Lock, _new: &Lock) -> Vec<Change> {
-        todo!()
+    pub fn diff(old: &Lock, new: &Lock) -> Vec<Change> {
+        diff::diff(old, new)
     }
 
     /// The package of a source that was chosen for a system, if it is in the lock.
@@ -237,4 +290,31 @@ impl Lock {
             .iter()
             .find(|p| p.name == name && p.system == system && p.source == source && p.version == *version)
     }
+
+    /// An environment as it was chosen for a system, one for each source.
+    pub fn environment(&self, key: &str, system: System) -> impl Iterator<Item = &LockedEnvironment> {
+        self.environments.iter().filter(move |e| e.key == key && e.system == system)
+    }
+
+    /// The packages of an environment, in its order; those that the lock lacks are left out, [`Lock::verify`] tells.
+    pub fn members(&self, environment: &LockedEnvironment) -> Vec<&LockedPackage> {
+        let of_source = self.packages.iter().filter(|p| p.source == environment.source && p.system == environment.system);
+        let by_name: HashMap<(&str, &str), &LockedPackage> =
+            of_source.map(|p| ((p.name.as_str(), p.version.as_str()), p)).collect();
+        let member = |(name, version): &(String, Version)| by_name.get(&(name.as_str(), version.as_str())).copied();
+        environment.packages.iter().filter_map(member).collect()
+    }
+}
+
+/// The order of packages in the file. Versions by their text: it decides only about order, and is never equal.
+fn package_order(package: &LockedPackage) -> (&str, &str, System, &str) {
+    (&package.source, &package.name, package.system, package.version.as_str())
+}
+
+fn environment_order(environment: &LockedEnvironment) -> (&str, System, &str) {
+    (&environment.key, environment.system, &environment.source)
+}
+
+fn member_order(member: &(String, Version)) -> (&str, &str) {
+    (&member.0, member.1.as_str())
 }
