@@ -1,0 +1,465 @@
+//! The walk: choose, follow the clauses of what was chosen, undo what leads nowhere.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use igloo_base::System;
+use igloo_formats::deb::{Alternative, Clause};
+
+use super::conflict::{self, Conflict, Dead, Refusal};
+use super::universe::{Candidate, Universe};
+use super::verify::{Member, verify};
+use super::{MINIMAL, Resolution, WHY_BASE, WHY_ROOT};
+use crate::manifest::Base;
+use crate::request::{EnvironmentRequest, Root};
+
+/// How often the walk begins again before giving up. Each is about a millisecond; Debian's packages need none or one.
+const MAX_WALKS: usize = 100;
+
+/// Packages in one version, `name version`, that a walk must do without.
+type Avoid = BTreeSet<String>;
+
+/// Walks until one arrives, each avoiding what stood in the way of an earlier one, the fewest first.
+pub(super) fn search(
+    universe: &dyn Universe,
+    request: &EnvironmentRequest,
+    system: System,
+) -> Result<Resolution, Box<Conflict>> {
+    let mut queue = VecDeque::from([Avoid::new()]);
+    let mut seen: HashSet<Avoid> = HashSet::new();
+    let mut first = None;
+    for _ in 0..MAX_WALKS {
+        let Some(avoid) = queue.pop_front() else { break };
+        let mut walk = Walk::new(universe, request, system, &avoid);
+        match walk.run() {
+            Ok(()) => return walk.finish(),
+            Err(dead) => {
+                // The latest obstacle is the most likely to matter.
+                for obstacle in walk.obstacles.into_iter().rev() {
+                    let mut more = avoid.clone();
+                    if more.insert(obstacle) && seen.insert(more.clone()) {
+                        queue.push_back(more);
+                    }
+                }
+                // What the first walk says is what a person would have tried.
+                first.get_or_insert(dead);
+            }
+        }
+    }
+    match first {
+        Some(dead) => Err(Box::new(conflict::explain(universe, request, system, &dead))),
+        None => Ok(Resolution { packages: Vec::new(), why: BTreeMap::new() }),
+    }
+}
+
+pub(super) fn label(candidate: &Candidate) -> String {
+    format!("{} {}", candidate.record.name, candidate.record.version)
+}
+
+struct Walk<'a> {
+    universe: &'a dyn Universe,
+    request: &'a EnvironmentRequest,
+    system: System,
+    avoid: &'a Avoid,
+    /// Roots that were asked for in a version, or from a suite.
+    pinned: HashMap<String, Arc<Candidate>>,
+    /// The candidate that is tried for a name unless a clause needs another.
+    preferred: HashMap<String, Option<Arc<Candidate>>>,
+    chosen: HashMap<String, Chosen>,
+    /// Names in the order they were chosen.
+    trail: Vec<String>,
+    /// Chosen packages by what they provide.
+    provided: HashMap<String, Vec<Arc<Candidate>>>,
+    /// Chosen packages by what they conflict with or break.
+    enemies: HashMap<String, Vec<Arc<Candidate>>>,
+    /// What was tried and cannot be had in this walk.
+    dead: HashMap<String, Rc<Refusal>>,
+    /// Chosen packages that stood in the way of others, as they came up.
+    obstacles: Vec<String>,
+}
+
+struct Chosen {
+    candidate: Arc<Candidate>,
+    /// Who pulled it in.
+    by: String,
+}
+
+/// A chosen package whose clauses are being followed.
+struct Frame {
+    candidate: Arc<Candidate>,
+    /// The clause that is looked at, counted through `Pre-Depends`, `Depends` and `Recommends`.
+    clause: usize,
+    /// What could satisfy it and was not yet tried, the best last; `None` before it was looked at.
+    options: Option<Vec<Arc<Candidate>>>,
+    tried: Vec<(String, Rc<Refusal>)>,
+    /// Length of the trail before this package was chosen.
+    trail: usize,
+}
+
+impl Frame {
+    /// The clause that is looked at, and whether it must hold.
+    fn clause(&self, recommends: bool) -> Option<(&Clause, bool)> {
+        let record = &self.candidate.record;
+        let needed = record.pre_depends.iter().chain(&record.depends).map(|clause| (clause, true));
+        let wished = record.recommends.iter().filter(|_| recommends).map(|clause| (clause, false));
+        needed.chain(wished).nth(self.clause)
+    }
+
+    fn next_clause(&mut self) {
+        self.clause += 1;
+        self.options = None;
+        self.tried.clear();
+    }
+}
+
+enum Step {
+    /// Follow the clauses of a package just chosen.
+    Enter(Frame),
+    /// Every clause holds.
+    Done,
+    /// A clause cannot hold.
+    Dead(Rc<Refusal>),
+}
+
+impl<'a> Walk<'a> {
+    fn new(universe: &'a dyn Universe, request: &'a EnvironmentRequest, system: System, avoid: &'a Avoid) -> Self {
+        Self {
+            universe,
+            request,
+            system,
+            avoid,
+            pinned: HashMap::new(),
+            preferred: HashMap::new(),
+            chosen: HashMap::new(),
+            trail: Vec::new(),
+            provided: HashMap::new(),
+            enemies: HashMap::new(),
+            dead: HashMap::new(),
+            obstacles: Vec::new(),
+        }
+    }
+
+    /// All roots are chosen before the first clause is followed, so that a clause which a root satisfies adds nothing.
+    fn run(&mut self) -> Result<(), Dead> {
+        let mut roots = Vec::new();
+        for (i, root) in self.request.roots.iter().enumerate() {
+            let candidate =
+                self.root(root).map_err(|refusal| Dead { root: Some(i), name: root.name.clone(), refusal })?;
+            self.pinned.insert(candidate.record.name.clone(), Arc::clone(&candidate));
+            roots.push((Some(i), candidate, WHY_ROOT));
+        }
+        let mut all = Vec::new();
+        for name in self.base() {
+            // A base is what others take for granted; an archive that lacks a part of it has no use for that.
+            if !self.pinned.contains_key(&name)
+                && let Some(candidate) = self.preferred(&name)
+            {
+                all.push((None, candidate, WHY_BASE));
+            }
+        }
+        all.append(&mut roots);
+
+        for (root, candidate, by) in &all {
+            let dead = |refusal| Dead { root: *root, name: candidate.record.name.clone(), refusal: Rc::new(refusal) };
+            match self.chosen.get(&candidate.record.name) {
+                Some(same) if Arc::ptr_eq(&same.candidate, candidate) => {}
+                _ => self.choose(candidate, by).map_err(dead)?,
+            }
+        }
+        for (root, candidate, _) in all {
+            let name = candidate.record.name.clone();
+            self.follow(candidate).map_err(|refusal| Dead { root, name, refusal })?;
+        }
+        Ok(())
+    }
+
+    fn base(&self) -> Vec<String> {
+        let mut names = match self.request.base {
+            Base::None => Vec::new(),
+            Base::Minimal => MINIMAL.iter().map(|name| (*name).to_owned()).collect(),
+            Base::Essential => {
+                let mut names = vec![MINIMAL[0].to_owned()];
+                names.extend(self.universe.essential());
+                names
+            }
+        };
+        names.retain(|name| !self.excluded(name));
+        names
+    }
+
+    fn excluded(&self, name: &str) -> bool {
+        self.request.excludes.iter().any(|excluded| excluded == name)
+    }
+
+    /// The candidate that a root means.
+    fn root(&mut self, root: &Root) -> Result<Arc<Candidate>, Rc<Refusal>> {
+        if self.excluded(&root.name) {
+            return Err(Rc::new(Refusal::Excluded));
+        }
+        let all = self.usable(&root.name);
+        if all.is_empty() {
+            // As apt does: a virtual package stands for its provider if there is only one.
+            let mut providers: Vec<_> = self.providers(&root.name);
+            providers.retain(|p| self.preferred(&p.record.name).is_some_and(|best| Arc::ptr_eq(&best, p)));
+            providers.sort_by(|a, b| a.record.name.cmp(&b.record.name));
+            return match providers.as_slice() {
+                [] => Err(Rc::new(Refusal::Unknown)),
+                [one] if root.version.is_none() && root.suite.is_none() => Ok(Arc::clone(one)),
+                some => Err(Rc::new(Refusal::Virtual(some.iter().map(|p| p.record.name.clone()).collect()))),
+            };
+        }
+        let from = |suite: &str| root.suite.as_deref().is_none_or(|s| s == suite);
+        let fits = |c: &&Arc<Candidate>| root.version.as_ref().is_none_or(|v| *v == c.record.version) && from(&c.suite);
+        all.iter().find(fits).cloned().ok_or_else(|| Rc::new(Refusal::NoSuchVersion))
+    }
+
+    /// Every candidate of a name that this walk may choose, the best first.
+    fn usable(&self, name: &str) -> Vec<Arc<Candidate>> {
+        if self.excluded(name) {
+            return Vec::new();
+        }
+        let mut all = self.universe.candidates(name);
+        all.retain(|c| self.may_use(c));
+        all
+    }
+
+    fn providers(&self, name: &str) -> Vec<Arc<Candidate>> {
+        let mut all = self.universe.providers(name);
+        all.retain(|c| !self.excluded(&c.record.name) && self.may_use(c));
+        all
+    }
+
+    fn may_use(&self, candidate: &Candidate) -> bool {
+        Member::from(&candidate.record).runs_on(self.system) && !self.avoid.contains(&label(candidate))
+    }
+
+    fn preferred(&mut self, name: &str) -> Option<Arc<Candidate>> {
+        if let Some(pinned) = self.pinned.get(name) {
+            return Some(Arc::clone(pinned));
+        }
+        if let Some(known) = self.preferred.get(name) {
+            return known.clone();
+        }
+        let best = self.usable(name).into_iter().next();
+        self.preferred.insert(name.to_owned(), best.clone());
+        best
+    }
+
+    fn satisfied(&self, clause: &Clause) -> bool {
+        let by = |candidate: &Candidate, wanted| Member::from(&candidate.record).satisfies(wanted, self.system);
+        clause.0.iter().any(|wanted| {
+            self.chosen.get(&wanted.name).is_some_and(|c| by(&c.candidate, wanted))
+                || self.provided.get(&wanted.name).into_iter().flatten().any(|c| by(c, wanted))
+        })
+    }
+
+    /// What could satisfy a clause, the best first: the alternatives as written, for each the package of that name,
+    /// then its providers. Only preferred candidates, unless none of them will do.
+    fn options(&mut self, clause: &Clause, of: &Candidate) -> Vec<Arc<Candidate>> {
+        let mut alternatives: Vec<&Alternative> = clause.0.iter().collect();
+        // `usrmerge` turns an old system into a merged one, `usr-is-merged` says that it is: every root of ours is.
+        if let Some(at) = alternatives.iter().position(|a| a.name == MINIMAL[0]) {
+            alternatives[..=at].rotate_right(1);
+        }
+        let mut options: Vec<Arc<Candidate>> = Vec::new();
+        for wanted in &alternatives {
+            let mut some: Vec<_> = self.preferred(&wanted.name).into_iter().collect();
+            for provider in self.providers(&wanted.name) {
+                if self.preferred(&provider.record.name).is_some_and(|best| Arc::ptr_eq(&best, &provider)) {
+                    some.push(provider);
+                }
+            }
+            self.add_options(&mut options, some, wanted);
+        }
+        if options.is_empty() {
+            for wanted in alternatives {
+                let mut some = self.usable(&wanted.name);
+                some.extend(self.providers(&wanted.name));
+                // A package from backports finds what it needs there.
+                some.sort_by_key(|c| c.suite != of.suite);
+                self.add_options(&mut options, some, wanted);
+            }
+        }
+        options
+    }
+
+    fn add_options(&self, options: &mut Vec<Arc<Candidate>>, mut some: Vec<Arc<Candidate>>, wanted: &Alternative) {
+        some.retain(|c| Member::from(&c.record).satisfies(wanted, self.system));
+        some.sort_by(|a, b| {
+            let key = |c: &Candidate| (c.record.name != wanted.name, !c.record.essential, c.record.priority);
+            key(a).cmp(&key(b)).then(b.rank.cmp(&a.rank))
+        });
+        for candidate in some {
+            if !options.iter().any(|o| Arc::ptr_eq(o, &candidate)) {
+                options.push(candidate);
+            }
+        }
+    }
+
+    /// Chooses a package if nothing that is already chosen speaks against it.
+    fn choose(&mut self, candidate: &Arc<Candidate>, by: &str) -> Result<(), Refusal> {
+        let name = &candidate.record.name;
+        if let Some(refusal) = self.dead.get(&label(candidate)) {
+            return Err(Refusal::Again(Rc::clone(refusal)));
+        }
+        if let Some(other) = self.chosen.get(name) {
+            let refusal = Refusal::OtherVersion { chosen: label(&other.candidate), by: other.by.clone() };
+            self.obstruct(&Arc::clone(&other.candidate));
+            return Err(refusal);
+        }
+        if let Some((refusal, obstacle)) = self.enemy(candidate) {
+            self.obstruct(&obstacle);
+            return Err(refusal);
+        }
+        let record = &candidate.record;
+        for clause in record.pre_depends.iter().chain(&record.depends) {
+            if !self.satisfied(clause) && self.options(clause, candidate).is_empty() && !self.alone(candidate, clause) {
+                let refusal = Refusal::Unmet { package: label(candidate), clause: clause.clone(), tried: Vec::new() };
+                self.dead.insert(label(candidate), Rc::new(refusal.clone()));
+                return Err(refusal);
+            }
+        }
+        let member = Member::from(record);
+        for provided in member.names() {
+            self.provided.entry(provided.to_owned()).or_default().push(Arc::clone(candidate));
+        }
+        for enemy in member.enemies() {
+            self.enemies.entry(enemy.name.clone()).or_default().push(Arc::clone(candidate));
+        }
+        self.trail.push(name.clone());
+        self.chosen.insert(name.clone(), Chosen { candidate: Arc::clone(candidate), by: by.to_owned() });
+        Ok(())
+    }
+
+    /// True for a clause that the package satisfies by itself.
+    fn alone(&self, candidate: &Candidate, clause: &Clause) -> bool {
+        clause.0.iter().any(|wanted| Member::from(&candidate.record).satisfies(wanted, self.system))
+    }
+
+    /// A chosen package that cannot be together with this one.
+    fn enemy(&self, candidate: &Candidate) -> Option<(Refusal, Arc<Candidate>)> {
+        let member = Member::from(&candidate.record);
+        let other = |c: &&Arc<Candidate>| c.record.name != candidate.record.name;
+        let refusal = |who: &Candidate, relation: &Alternative, with: &Candidate, chosen: &Candidate| {
+            let by = self.chosen.get(&chosen.record.name).map_or_else(String::new, |c| c.by.clone());
+            let (who, relation, with) = (label(who), relation.clone(), label(with));
+            Refusal::Enemy { who, relation, with, chosen: label(chosen), by }
+        };
+        for relation in member.enemies() {
+            let named = self.provided.get(&relation.name).into_iter().flatten();
+            for with in named.filter(other) {
+                if Member::from(&with.record).satisfies(relation, self.system) {
+                    return Some((refusal(candidate, relation, with, with), Arc::clone(with)));
+                }
+            }
+        }
+        for name in member.names() {
+            for who in self.enemies.get(name).into_iter().flatten().filter(other) {
+                let mut relations = Member::from(&who.record).enemies().filter(|e| e.name == name);
+                if let Some(relation) = relations.find(|e| member.satisfies(e, self.system)) {
+                    return Some((refusal(who, relation, candidate, who), Arc::clone(who)));
+                }
+            }
+        }
+        None
+    }
+
+    /// Remembers that a chosen package stood in the way, if one could do without it.
+    fn obstruct(&mut self, candidate: &Arc<Candidate>) {
+        let by = self.chosen.get(&candidate.record.name).map(|c| c.by.as_str());
+        if by != Some(WHY_ROOT) && by != Some(WHY_BASE) {
+            let obstacle = label(candidate);
+            self.obstacles.retain(|o| *o != obstacle);
+            self.obstacles.push(obstacle);
+        }
+    }
+
+    /// Follows the clauses of a chosen package and of everything that is chosen on the way. A stack of our own, as
+    /// the depth is in the archive's hands.
+    fn follow(&mut self, candidate: Arc<Candidate>) -> Result<(), Rc<Refusal>> {
+        let trail = self.trail.len();
+        let mut stack = vec![Frame { candidate, clause: 0, options: None, tried: Vec::new(), trail }];
+        while let Some(frame) = stack.last_mut() {
+            match self.step(frame) {
+                Step::Enter(next) => stack.push(next),
+                Step::Done => drop(stack.pop()),
+                Step::Dead(refusal) => {
+                    let trail = frame.trail;
+                    let name = label(&frame.candidate);
+                    stack.pop();
+                    self.undo(trail);
+                    self.dead.insert(name.clone(), Rc::clone(&refusal));
+                    match stack.last_mut() {
+                        Some(parent) => parent.tried.push((name, refusal)),
+                        None => return Err(refusal),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, frame: &mut Frame) -> Step {
+        loop {
+            let Some((clause, needed)) = frame.clause(self.request.recommends) else { return Step::Done };
+            if self.satisfied(clause) {
+                frame.next_clause();
+                continue;
+            }
+            if frame.options.is_none() {
+                let mut options = self.options(clause, &frame.candidate);
+                options.reverse();
+                frame.options = Some(options);
+            }
+            let trail = self.trail.len();
+            match frame.options.as_mut().and_then(Vec::pop) {
+                Some(candidate) => match self.choose(&candidate, &frame.candidate.record.name) {
+                    Ok(()) => {
+                        return Step::Enter(Frame { candidate, clause: 0, options: None, tried: Vec::new(), trail });
+                    }
+                    Err(refusal) => frame.tried.push((label(&candidate), Rc::new(refusal))),
+                },
+                None if needed => {
+                    let (Some((clause, _)), package) = (frame.clause(true), label(&frame.candidate)) else {
+                        return Step::Done;
+                    };
+                    let refusal =
+                        Refusal::Unmet { package, clause: clause.clone(), tried: std::mem::take(&mut frame.tried) };
+                    return Step::Dead(Rc::new(refusal));
+                }
+                None => frame.next_clause(),
+            }
+        }
+    }
+
+    /// Takes back what was chosen since the trail had this length.
+    fn undo(&mut self, trail: usize) {
+        for name in self.trail.split_off(trail) {
+            let Some(chosen) = self.chosen.remove(&name) else { continue };
+            let member = Member::from(&chosen.candidate.record);
+            for name in member.names() {
+                if let Some(all) = self.provided.get_mut(name) {
+                    all.retain(|c| !Arc::ptr_eq(c, &chosen.candidate));
+                }
+            }
+            for enemy in member.enemies() {
+                if let Some(all) = self.enemies.get_mut(&enemy.name) {
+                    all.retain(|c| !Arc::ptr_eq(c, &chosen.candidate));
+                }
+            }
+        }
+    }
+
+    /// The answer, once it has been checked.
+    fn finish(self) -> Result<Resolution, Box<Conflict>> {
+        let why = self.chosen.iter().map(|(name, chosen)| (name.clone(), chosen.by.clone())).collect();
+        let mut packages: Vec<_> = self.chosen.into_values().map(|chosen| chosen.candidate).collect();
+        packages.sort_by(|a, b| a.record.name.cmp(&b.record.name));
+        let members: Vec<_> = packages.iter().map(|c| Member::from(&c.record)).collect();
+        match verify(&members, self.system).as_slice() {
+            [] => Ok(Resolution { packages, why }),
+            violations => Err(Box::new(conflict::unsound(self.request, violations))),
+        }
+    }
+}
