@@ -1,1 +1,325 @@
-//! Nix archives (`nix-archive-1`).
+//! Nix archives (`nix-archive-1`), written at the speed of the hash that usually reads them.
+//!
+//! Foreign archives are parsed by the `nix-archive` crate, which is strict and bounded; this module only writes.
+
+use std::io::{self, Write};
+
+/// Deepest tree that Nix reads (since 2.34.7): nodes below one another, the root included.
+pub const MAX_DEPTH: usize = 64;
+
+/// Tokens are gathered up to this many bytes, so that the hash sees few and long updates.
+const GATHER: usize = 32 << 10;
+/// Content from this length on goes to the writer as it is.
+const DIRECT: usize = 4 << 10;
+
+/// Writes one archive, token by token; the caller knows the order. See [`TreeWriter`] for one that checks it.
+pub struct Writer<W> {
+    out: W,
+    gathered: Vec<u8>,
+    /// Content that the open file still lacks, and the zeros after it.
+    left: u64,
+    padding: u8,
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins an archive; exactly one node must follow.
+    pub fn new(out: W) -> Self {
+        let mut writer = Self { out, gathered: Vec::with_capacity(GATHER + 256), left: 0, padding: 0 };
+        writer.token(b"nix-archive-1");
+        writer
+    }
+
+    /// Ends the archive.
+    pub fn finish(mut self) -> io::Result<W> {
+        self.flush()?;
+        Ok(self.out)
+    }
+
+    /// Begins a regular file; `size` bytes of [`Writer::content`] must follow, then [`Writer::end_file`].
+    pub fn begin_file(&mut self, executable: bool, size: u64) {
+        self.token(b"(");
+        self.token(b"type");
+        self.token(b"regular");
+        if executable {
+            self.token(b"executable");
+            self.token(b"");
+        }
+        self.token(b"contents");
+        self.gathered.extend_from_slice(&size.to_le_bytes());
+        self.left = size;
+        self.padding = (size.wrapping_neg() % 8) as u8;
+    }
+
+    /// Some content of the open file.
+    pub fn content(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(|| wrong_size("grew"))?;
+        if bytes.len() >= DIRECT {
+            self.flush()?;
+            return self.out.write_all(bytes);
+        }
+        self.gathered.extend_from_slice(bytes);
+        self.flush_if_full()
+    }
+
+    /// Ends the open file.
+    pub fn end_file(&mut self) -> io::Result<()> {
+        if self.left != 0 {
+            return Err(wrong_size("shrank"));
+        }
+        self.gathered.extend_from_slice(&[0; 8][..usize::from(self.padding)]);
+        self.token(b")");
+        self.flush_if_full()
+    }
+
+    /// A symlink.
+    pub fn symlink(&mut self, target: &[u8]) -> io::Result<()> {
+        for token in [b"(", &b"type"[..], b"symlink", b"target", target, b")"] {
+            self.token(token);
+        }
+        self.flush_if_full()
+    }
+
+    /// Begins a directory; entries in increasing order of their names must follow, then [`Writer::end_dir`].
+    pub fn begin_dir(&mut self) {
+        for token in [b"(", &b"type"[..], b"directory"] {
+            self.token(token);
+        }
+    }
+
+    /// Begins an entry; exactly one node must follow, then [`Writer::end_entry`].
+    pub fn begin_entry(&mut self, name: &[u8]) {
+        for token in [&b"entry"[..], b"(", b"name", name, b"node"] {
+            self.token(token);
+        }
+    }
+
+    /// Ends an entry.
+    pub fn end_entry(&mut self) -> io::Result<()> {
+        self.token(b")");
+        self.flush_if_full()
+    }
+
+    /// Ends a directory.
+    pub fn end_dir(&mut self) {
+        self.token(b")");
+    }
+
+    fn token(&mut self, bytes: &[u8]) {
+        self.gathered.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+        self.gathered.extend_from_slice(bytes);
+        self.gathered.extend_from_slice(&[0; 8][..bytes.len().wrapping_neg() % 8]);
+    }
+
+    fn flush_if_full(&mut self) -> io::Result<()> {
+        if self.gathered.len() >= GATHER { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.write_all(&self.gathered)?;
+        self.gathered.clear();
+        Ok(())
+    }
+}
+
+fn wrong_size(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("a file {what} while it was read"))
+}
+
+/// Writes an archive of a directory from paths that come in the order of the archive, parents first.
+///
+/// Most tar archives are sorted just so; for them, the hash of the archive is known when the last byte is unpacked.
+/// The first path out of order ends it: every later call says `false`, and the tree has to be read again.
+pub struct TreeWriter<W> {
+    out: Writer<W>,
+    /// Names of the open directories below the root, and at each level the last name that was written.
+    open: Vec<Vec<u8>>,
+    last: Vec<Vec<u8>>,
+    ordered: bool,
+}
+
+impl<W: Write> TreeWriter<W> {
+    /// Begins an archive whose root is a directory.
+    pub fn new(out: W) -> Self {
+        let mut out = Writer::new(out);
+        out.begin_dir();
+        Self { out, open: Vec::new(), last: vec![Vec::new()], ordered: true }
+    }
+
+    /// A directory. One that is still open is not written again.
+    pub fn dir(&mut self, path: &str) -> io::Result<bool> {
+        let components: Vec<&[u8]> = path.split('/').map(str::as_bytes).collect();
+        let still_open = components.iter().zip(&self.open).take_while(|(a, b)| **a == b.as_slice()).count();
+        if self.ordered && still_open == components.len() {
+            return Ok(true);
+        }
+        let Some(name) = self.parents(path)? else { return Ok(false) };
+        self.enter(name)
+    }
+
+    /// A symlink.
+    pub fn symlink(&mut self, path: &str, target: &[u8]) -> io::Result<bool> {
+        let Some(name) = self.parents(path)? else { return Ok(false) };
+        if !self.follows(name) {
+            return Ok(false);
+        }
+        self.out.begin_entry(name);
+        self.out.symlink(target)?;
+        self.out.end_entry()?;
+        Ok(true)
+    }
+
+    /// Begins a file; on `true`, `size` bytes of [`TreeWriter::content`] must follow, then [`TreeWriter::end_file`].
+    pub fn begin_file(&mut self, path: &str, executable: bool, size: u64) -> io::Result<bool> {
+        let Some(name) = self.parents(path)? else { return Ok(false) };
+        if !self.follows(name) {
+            return Ok(false);
+        }
+        self.out.begin_entry(name);
+        self.out.begin_file(executable, size);
+        Ok(true)
+    }
+
+    /// Some content of the open file.
+    pub fn content(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.content(bytes)
+    }
+
+    /// Ends the open file.
+    pub fn end_file(&mut self) -> io::Result<()> {
+        self.out.end_file()?;
+        self.out.end_entry()
+    }
+
+    /// Ends the archive; `None` if a path was out of order.
+    pub fn finish(mut self) -> io::Result<Option<W>> {
+        if !self.ordered {
+            return Ok(None);
+        }
+        self.leave(0)?;
+        self.out.end_dir();
+        self.out.finish().map(Some)
+    }
+
+    /// Opens what lies between the root and `path`; its last component, or `None` if the order is lost.
+    fn parents<'a>(&mut self, path: &'a str) -> io::Result<Option<&'a [u8]>> {
+        let (parent, name) = match path.rsplit_once('/') {
+            Some((parent, name)) => (parent, name),
+            None => ("", path),
+        };
+        let mut depth = 0;
+        for component in parent.split('/').filter(|c| !c.is_empty()).map(str::as_bytes) {
+            if !self.ordered {
+                return Ok(None);
+            }
+            if self.open.get(depth).map(Vec::as_slice) != Some(component) {
+                self.leave(depth)?;
+                if !self.enter(component)? {
+                    return Ok(None);
+                }
+            }
+            depth += 1;
+        }
+        if self.ordered {
+            self.leave(depth)?;
+        }
+        Ok(self.ordered.then_some(name.as_bytes()))
+    }
+
+    fn enter(&mut self, name: &[u8]) -> io::Result<bool> {
+        if !self.follows(name) {
+            return Ok(false);
+        }
+        self.out.begin_entry(name);
+        self.out.begin_dir();
+        self.open.push(name.to_vec());
+        self.last.push(Vec::new());
+        Ok(true)
+    }
+
+    fn leave(&mut self, depth: usize) -> io::Result<()> {
+        while self.open.len() > depth {
+            self.open.pop();
+            self.last.pop();
+            self.out.end_dir();
+            self.out.end_entry()?;
+        }
+        Ok(())
+    }
+
+    /// Notes `name` as the last of the innermost open directory, if it may follow there.
+    fn follows(&mut self, name: &[u8]) -> bool {
+        match self.last.last_mut() {
+            Some(last) if last.as_slice() < name => {
+                last.clear();
+                last.extend_from_slice(name);
+            }
+            _ => self.ordered = false,
+        }
+        self.ordered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use igloo_base::Sha256;
+
+    fn leaf(tree: &mut TreeWriter<Vec<u8>>, path: &str, content: &[u8]) -> bool {
+        let ok = tree.begin_file(path, false, content.len() as u64).expect("memory");
+        if ok {
+            tree.content(content).expect("memory");
+            tree.end_file().expect("memory");
+        }
+        ok
+    }
+
+    #[test]
+    fn the_tree_of_the_manual_hashes_as_nix_says() {
+        let mut tree = TreeWriter::new(Vec::new());
+        assert!(leaf(&mut tree, "B", b"x"));
+        assert!(leaf(&mut tree, "a.txt", b"hello\n"));
+        assert!(tree.symlink("l", b"a.txt").expect("memory"));
+        assert!(tree.begin_file("run", true, 10).expect("memory"));
+        tree.content(b"#!/bin/sh\n").expect("memory");
+        tree.end_file().expect("memory");
+        assert!(leaf(&mut tree, "sub/z", b""));
+        let nar = tree.finish().expect("memory").expect("ordered");
+        // nix-store --dump t | sha256sum
+        assert_eq!(Sha256::of(&nar).to_string(), "b4c10ef90fc732f3568e43e113a727926f06a422300bb225f5700789abf1582e");
+        let path = crate::nix::StorePath::fixed_recursive("t", Sha256::of(&nar), &[], false).expect("name");
+        // nix store add-path t --name t --dry-run
+        assert_eq!(path.full(), "/nix/store/wwkmkbhh3bariwn96wjkzybgzffq2bvg-t");
+    }
+
+    #[test]
+    fn order_is_by_bytes_at_every_level() {
+        let mut tree = TreeWriter::new(Vec::new());
+        assert!(tree.dir("a").expect("memory"));
+        assert!(leaf(&mut tree, "a/x", b""));
+        assert!(tree.dir("a").expect("still open"));
+        assert!(leaf(&mut tree, "a.b", b""), "`a` < `a.b`, though `a/` > `a.`");
+        assert!(!leaf(&mut tree, "a/y", b""), "`a` is closed");
+        assert!(!leaf(&mut tree, "z", b""), "and never again");
+        assert_eq!(tree.finish().expect("memory"), None);
+    }
+
+    #[test]
+    fn files_that_change_their_size_are_errors() {
+        let mut writer = Writer::new(Vec::new());
+        writer.begin_file(false, 3);
+        assert!(writer.content(b"four").is_err());
+        writer.content(b"ab").expect("less");
+        assert!(writer.end_file().is_err());
+    }
+
+    #[test]
+    fn the_strict_parser_agrees() {
+        let mut tree = TreeWriter::new(Vec::new());
+        for i in 0..50 {
+            assert!(leaf(&mut tree, &format!("d{i:02}/f"), &vec![i; usize::from(i) * 997]));
+        }
+        let nar = tree.finish().expect("memory").expect("ordered");
+        let entries = nix_archive::nar::decode(&nar).expect("well-formed");
+        assert_eq!(entries.len(), 101, "50 files, 50 directories, the root");
+    }
+}

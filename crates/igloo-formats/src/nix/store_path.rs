@@ -31,7 +31,9 @@ pub enum StorePathError {
     #[error("`{0}` does not begin with 32 digits and a dash")]
     BadHash(String),
     /// The name is empty, too long, or has a character that store names must not have.
-    #[error("`{0}` is no store name: 1 to {MAX_NAME} of the characters 0-9 A-Z a-z + - . _ ? =, and not `.` or `..` alone or before a dash")]
+    #[error(
+        "`{0}` is no store name: 1 to {MAX_NAME} of the characters 0-9 A-Z a-z + - . _ ? =, and not `.` or `..` alone or before a dash"
+    )]
     BadName(String),
 }
 
@@ -204,7 +206,9 @@ mod tests {
         for name in ["", ".", "..", ".-a", "..-a", "a~b", "a:b", "a/b", "a b", "ä", &"x".repeat(212)] {
             assert!(StorePath::parse(&format!("{hash}-{name}")).is_err(), "{name}");
         }
-        for text in ["", "x", hash, "/nix/store", "/nix/storey/x", "/nix/store/", "/other/yyr7r82l08607461bjnaqxw54fiafnqw-a"] {
+        for text in
+            ["", "x", hash, "/nix/store", "/nix/storey/x", "/nix/store/", "/other/yyr7r82l08607461bjnaqxw54fiafnqw-a"]
+        {
             assert!(StorePath::parse(text).is_err(), "{text}");
         }
         assert!(StorePath::parse("eyr7r82l08607461bjnaqxw54fiafnqw-greet").is_err(), "`e` is no digit");
