@@ -14,6 +14,7 @@ pub mod client;
 pub mod daemon;
 mod error;
 pub mod logs;
+mod machine;
 mod serve;
 mod spec;
 pub mod time;
