@@ -279,13 +279,14 @@ impl Fleet {
             effects.push((name.to_owned(), Effect::ReleasePorts));
             effects.push((name.to_owned(), Effect::Forget));
             self.entries.remove(name);
-        } else if entry.cycle && entry.up {
+        } else if entry.cycle && entry.up && !entry.service.undead {
             entry.cycle = false;
             if let Some(next) = entry.next.take() {
                 entry.service.spec = next;
             }
             self.tell(now, name, Event::Start, effects);
         } else {
+            entry.cycle = false;
             if let Some(next) = entry.next.take() {
                 entry.service.spec = next;
             }

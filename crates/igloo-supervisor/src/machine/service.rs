@@ -43,6 +43,8 @@ pub(crate) struct Service {
     ready_at: Option<Duration>,
     /// Ends in a row without a healthy period.
     failures: u32,
+    /// It was killed and did not end: the one failure that asking for a stop does not settle.
+    pub(crate) undead: bool,
     /// It told that it is ready before it told that it has started.
     early: bool,
     /// What the probe saw last.
@@ -67,10 +69,17 @@ impl Service {
             due: None,
             ready_at: None,
             failures: 0,
+            undead: false,
             early: false,
             saw: None,
             random: seed,
         }
+    }
+
+    /// Makes whatever timer there may be due.
+    #[cfg(test)]
+    pub(crate) fn expire(&mut self) {
+        self.due = Some(Duration::ZERO);
     }
 
     /// Why it is not as it should be, if so.
@@ -162,6 +171,7 @@ impl Service {
     fn start(&mut self, now: Now) -> Vec<Effect> {
         self.run += 1;
         self.early = false;
+        self.undead = false;
         self.saw = None;
         self.ready_at = None;
         let mut effects = self.enter(now, State::Starting);
@@ -225,6 +235,7 @@ impl Service {
             UnitEvent::Exited { code, signal, oom } => {
                 let exit = Exit { code, signal, oom };
                 self.last_exit = Some(exit);
+                self.undead = false;
                 self.last_exit_ms = Some(now.wall_ms);
                 match self.state {
                     State::Stopping => self.stopped(now),
@@ -286,6 +297,7 @@ impl Service {
     fn stop(&mut self, now: Now, grace: Duration) -> Vec<Effect> {
         match self.state {
             State::Stopped => Vec::new(),
+            _ if self.undead => Vec::new(),
             State::Stopping => {
                 self.after = After::Stopped;
                 // Only ever sooner: a second request may lose patience, not gain it.
@@ -331,6 +343,7 @@ impl Service {
                 vec![Effect::Kill(self.run), self.timer(Timer::Dead, now.mono + DEAD)]
             }
             (Timer::Dead, State::Stopping) => {
+                self.undead = true;
                 let reason = format!("still there {} after it was killed", words(DEAD));
                 self.enter(now, State::Failed { reason })
             }
