@@ -176,7 +176,14 @@ impl Environment {
             Some(user) => user.clone(),
             None => {
                 let uid: u32 = who.parse().ok()?;
-                User { name: who.to_owned(), uid, gid: uid, groups: Vec::new(), home: "/".into(), shell: "/bin/sh".into() }
+                User {
+                    name: who.to_owned(),
+                    uid,
+                    gid: uid,
+                    groups: Vec::new(),
+                    home: "/".into(),
+                    shell: "/bin/sh".into(),
+                }
             }
         };
         if let Some(group) = group {

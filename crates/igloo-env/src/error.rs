@@ -91,7 +91,9 @@ pub enum EnvError {
         package: String,
     },
     /// `scripts.<package> = "sandbox"`, which igloo cannot do yet.
-    #[error("running the scripts of `{0}` in a sandbox is not supported yet: set `scripts.{0}` to \"ignore\" or \"recipe\"")]
+    #[error(
+        "running the scripts of `{0}` in a sandbox is not supported yet: set `scripts.{0}` to \"ignore\" or \"recipe\""
+    )]
     Sandbox(String),
     /// `scripts.<package> = "recipe"` without there being a recipe.
     #[error("igloo has no recipe for `{0}`: set `scripts.{0}` to \"ignore\"")]

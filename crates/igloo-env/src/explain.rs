@@ -1,5 +1,8 @@
 //! What an environment consists of, for people.
 
+use igloo_formats::deb::meta::Kind;
+
+use crate::union::read_meta_at;
 use crate::{EnvError, Environment};
 
 /// One package of an environment.
@@ -16,6 +19,13 @@ pub struct MemberSize {
 }
 
 /// Names and sizes of the packages, from their `meta.json`, in the order of the environment.
-pub fn explain(_environment: &Environment) -> Result<Vec<MemberSize>, EnvError> {
-    todo!()
+pub fn explain(environment: &Environment) -> Result<Vec<MemberSize>, EnvError> {
+    let mut sizes = Vec::with_capacity(environment.members.len());
+    for (_, physical) in &environment.members {
+        let meta = read_meta_at(physical)?;
+        let files = meta.entries.iter().filter(|e| e.kind != Kind::Dir);
+        let bytes = meta.entries.iter().filter(|e| e.kind == Kind::File).map(|e| e.size).sum();
+        sizes.push(MemberSize { files: files.count() as u64, bytes, name: meta.name, version: meta.version });
+    }
+    Ok(sizes)
 }
