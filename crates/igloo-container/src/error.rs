@@ -49,6 +49,29 @@ pub enum ContainerError {
         /// What is missing.
         why: String,
     },
+    /// The project's network.
+    #[error("cannot set up the network")]
+    Network {
+        /// What the kernel said.
+        #[source]
+        source: crate::network::NetworkError,
+    },
+    /// Files can't be shown with other owners here.
+    #[error("cannot show files through an id map")]
+    IdMap {
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Limits.
+    #[error("cannot set the limits of `{id}`")]
+    Cgroup {
+        /// Id of the container.
+        id: String,
+        /// What is wrong.
+        #[source]
+        source: crate::cgroup::CgroupError,
+    },
     /// A message between supervisor, sandbox and shim that could not be read.
     #[error("unreadable message from {peer}")]
     Message {

@@ -15,17 +15,17 @@ pub mod exec;
 pub mod harden;
 pub mod network;
 pub mod probe;
-pub mod protocol;
+mod protocol;
 pub mod rootfs;
 pub mod sandbox;
 pub mod seccomp;
-pub mod shim;
+mod shim;
 pub mod spec;
+mod sys;
 pub mod userns;
 
 pub use error::ContainerError;
-pub use sandbox::{Container, ExecHandle, Sandbox, sandbox_main};
-pub use shim::shim_main;
+pub use sandbox::{Container, ExecHandle, Sandbox, sandbox_main, shim_main};
 pub use spec::{
     Attr, AttrKind, ContainerEvent, ContainerSpec, Identity, Ipv4Net, Limits, Mount, MountKind, SandboxConfig,
     SocketKind, User,

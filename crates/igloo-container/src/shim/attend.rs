@@ -1,0 +1,125 @@
+//! The shim's service while its container runs.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use rustix::thread::UnshareFlags;
+
+use super::{Init, PEER, payload};
+use crate::error::{Act, ContainerError};
+use crate::protocol::{self, ShimReply, ShimRequest};
+use crate::spec::SocketKind;
+use crate::sys::{self, Fork};
+
+/// Serves requests until the container's program has ended, and tells how it did.
+pub(super) fn attend(control: &OwnedFd, init: &Init) -> Result<(), ContainerError> {
+    let mut shim = Shim { control, init, execs: HashMap::new() };
+    let mut listening = true;
+    loop {
+        let mut fds = vec![PollFd::new(&init.signals, PollFlags::IN)];
+        if listening {
+            fds.push(PollFd::new(control, PollFlags::IN));
+        }
+        match rustix::event::poll(&mut fds, None::<&Timespec>) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(e) => return Err(e).act("wait for requests"),
+        }
+        let asked = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
+        if let Some(status) = shim.reap() {
+            let (code, signal) = (status.exit_status(), status.terminating_signal());
+            return protocol::send(control, &ShimReply::Exited { code, signal }, &[]);
+        }
+        if asked {
+            match protocol::receive(control, PEER) {
+                Ok(Some((request, fds))) => shim.serve(request, fds)?,
+                // The end, or nonsense: either way there is no more supervisor to serve.
+                Ok(None) | Err(_) => {
+                    listening = false;
+                    shim.signal(Signal::KILL.as_raw());
+                }
+            }
+        }
+    }
+}
+
+struct Shim<'a> {
+    control: &'a OwnedFd,
+    init: &'a Init,
+    /// Commands that run in the container, by the process that waits for them.
+    execs: HashMap<Pid, u64>,
+}
+
+impl Shim<'_> {
+    /// Collects children; gives the status of the container's program if it has ended.
+    fn reap(&mut self) -> Option<WaitStatus> {
+        let mut buffer = [0; 1024];
+        while rustix::io::read(&self.init.signals, &mut buffer).is_ok_and(|n| n > 0) {}
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            if pid == self.init.pid && (status.exited() || status.signaled()) {
+                return Some(status);
+            }
+            if let Some(id) = self.execs.remove(&pid) {
+                let code = status.exit_status().or_else(|| status.terminating_signal().map(|n| 128 + n));
+                self.reply(&ShimReply::ExecExited { id, code: code.unwrap_or(1) }, None);
+            }
+        }
+        None
+    }
+
+    fn serve(&mut self, request: ShimRequest, fds: Vec<OwnedFd>) -> Result<(), ContainerError> {
+        match request {
+            ShimRequest::Start => {}
+            ShimRequest::Signal { signal } => self.signal(signal),
+            ShimRequest::Kill => self.signal(Signal::KILL.as_raw()),
+            ShimRequest::Socket { kind } => match socket(kind) {
+                Ok(socket) => self.reply(&ShimReply::Socket, Some(socket)),
+                Err(e) => self.reply(&ShimReply::SocketFailed { errno: e.raw_os_error() }, None),
+            },
+            ShimRequest::Exec { id, args } => self.exec(id, &args, fds),
+            ShimRequest::ExecKill { id } => {
+                if let Some((pid, _)) = self.execs.iter().find(|(_, running)| **running == id) {
+                    // The command dies with the process that waits for it.
+                    let _ = rustix::process::kill_process(*pid, Signal::KILL);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// To the program itself; a signal that it can't get, or that does not exist, is lost as everywhere.
+    fn signal(&self, number: i32) {
+        sys::pidfd_signal(&self.init.pidfd, number);
+    }
+
+    fn exec(&mut self, id: u64, args: &[String], fds: Vec<OwnedFd>) {
+        let Ok([stdout, stderr]) = <[OwnedFd; 2]>::try_from(fds) else {
+            let message = "no output was passed along".to_owned();
+            return self.reply(&ShimReply::ExecFailed { id, message }, None);
+        };
+        match sys::fork(UnshareFlags::empty(), false) {
+            Ok(Fork::Child) => payload::join(&self.init.pidfd, &self.init.spec, args, [stdout.as_fd(), stderr.as_fd()]),
+            Ok(Fork::Parent(pid)) => drop(self.execs.insert(pid, id)),
+            Err(e) => self.reply(&ShimReply::ExecFailed { id, message: format!("cannot start a process: {e}") }, None),
+        }
+    }
+
+    /// An answer that can't be given is to a supervisor that is gone, which is noticed elsewhere.
+    fn reply(&self, reply: &ShimReply, fd: Option<OwnedFd>) {
+        let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();
+        drop(protocol::send(self.control, reply, &fds));
+    }
+}
+
+fn socket(kind: SocketKind) -> Result<OwnedFd, Errno> {
+    let (family, kind) = match kind {
+        SocketKind::Tcp4 => (AddressFamily::INET, SocketType::STREAM),
+        SocketKind::Tcp6 => (AddressFamily::INET6, SocketType::STREAM),
+        SocketKind::Udp4 => (AddressFamily::INET, SocketType::DGRAM),
+        SocketKind::Udp6 => (AddressFamily::INET6, SocketType::DGRAM),
+    };
+    rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)
+}

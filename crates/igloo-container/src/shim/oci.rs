@@ -1,0 +1,169 @@
+//! A container as OCI's runtime specification puts it, for libcontainer.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+
+use libcontainer::oci_spec::OciSpecError;
+use libcontainer::oci_spec::runtime::{
+    Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder,
+    PosixRlimit, PosixRlimitBuilder, PosixRlimitType, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+};
+use rustix::process::Resource;
+
+use crate::spec::ContainerSpec;
+use crate::userns;
+
+/// Below the shim's base: a sysfs to bind, where the container could not mount one.
+pub(super) const SYSFS: &str = "sys";
+
+/// Not to be read: podman's list and more. What is not there is passed over.
+const MASKED: &[&str] = &[
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/key-users",
+    "/proc/kmsg",
+    "/proc/kpagecgroup",
+    "/proc/kpagecount",
+    "/proc/kpageflags",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/vmallocinfo",
+    "/sys/dev/block",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/fs/selinux",
+    "/sys/kernel/debug",
+    "/sys/kernel/security",
+    "/sys/kernel/tracing",
+];
+
+/// Not to be written.
+const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Writes `config.json` into a bundle.
+pub(super) fn write(spec: &ContainerSpec, base: &Path, root: &Path, bundle: &Path) -> Result<(), OciSpecError> {
+    translate(spec, base, root)?.save(bundle.join("config.json"))
+}
+
+fn translate(spec: &ContainerSpec, base: &Path, root: &Path) -> Result<Spec, OciSpecError> {
+    use LinuxNamespaceType as Type;
+    // Network and user namespace are the shim's.
+    let namespaces = [Type::Pid, Type::Mount, Type::Ipc, Type::Uts, Type::Cgroup]
+        .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build());
+    let mut masked: Vec<String> = MASKED.iter().map(|path| (*path).to_owned()).collect();
+    masked.extend(thermal_throttles());
+    let linux = LinuxBuilder::default()
+        .namespaces(namespaces.into_iter().collect::<Result<Vec<_>, _>>()?)
+        .masked_paths(masked)
+        .readonly_paths(READ_ONLY.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>())
+        .cgroups_path(format!("/igloo-{}", spec.id))
+        .build()?;
+    SpecBuilder::default()
+        .version("1.0.2")
+        .hostname(spec.hostname.clone())
+        .root(RootBuilder::default().path(root).readonly(spec.read_only).build()?)
+        .process(process(spec)?)
+        .mounts(mounts(base)?)
+        .linux(linux)
+        .build()
+}
+
+fn process(spec: &ContainerSpec) -> Result<libcontainer::oci_spec::runtime::Process, OciSpecError> {
+    let mut user = UserBuilder::default().uid(spec.user.uid).gid(spec.user.gid).umask(0o022u32);
+    if !spec.user.groups.is_empty() && userns::may_set_groups().unwrap_or(false) {
+        user = user.additional_gids(spec.user.groups.clone());
+    }
+    use Capability as Cap;
+    let bounding = HashSet::from([
+        Cap::Chown,
+        Cap::DacOverride,
+        Cap::Fowner,
+        Cap::Fsetid,
+        Cap::Kill,
+        Cap::Setgid,
+        Cap::Setuid,
+        Cap::Setpcap,
+        Cap::NetBindService,
+        Cap::SysChroot,
+        Cap::Setfcap,
+    ]);
+    let effective = if spec.user.uid == 0 { bounding.clone() } else { HashSet::new() };
+    let capabilities = LinuxCapabilitiesBuilder::default()
+        .bounding(bounding)
+        .effective(effective.clone())
+        .permitted(effective)
+        .inheritable(HashSet::new())
+        .ambient(HashSet::new())
+        .build()?;
+    // The environment goes to exec directly; this keeps libcontainer from looking for a home directory.
+    let home = if spec.user.home.is_empty() { "/" } else { &spec.user.home };
+    ProcessBuilder::default()
+        .terminal(false)
+        .user(user.build()?)
+        .args(spec.args.clone())
+        .env(vec![format!("HOME={home}")])
+        .cwd(if spec.workdir.is_empty() { "/" } else { spec.workdir.as_str() })
+        .capabilities(capabilities)
+        .no_new_privileges(true)
+        .rlimits(rlimits(spec)?)
+        .build()
+}
+
+/// Never more than the hard limit of this process: raising that takes a privilege that root may lack.
+fn rlimits(spec: &ContainerSpec) -> Result<Vec<PosixRlimit>, OciSpecError> {
+    let Some(wanted) = spec.nofile else { return Ok(Vec::new()) };
+    let most = rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let limit = wanted.min(most);
+    let nofile = PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).soft(limit).hard(limit);
+    Ok(vec![nofile.build()?])
+}
+
+fn mounts(base: &Path) -> Result<Vec<Mount>, OciSpecError> {
+    let mount = |kind: &str, target: &str, options: &[&str]| {
+        MountBuilder::default()
+            .typ(kind)
+            .source(kind)
+            .destination(target)
+            .options(options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>())
+            .build()
+    };
+    let mut pts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+    // The group of terminals, where it exists.
+    if userns::own_maps().is_ok_and(|(_, gids)| userns::is_mapped(&gids, 5)) {
+        pts.push("gid=5");
+    }
+    let mut mounts = vec![
+        mount("proc", "/proc", &["nosuid", "noexec", "nodev"])?,
+        mount("tmpfs", "/dev", &["nosuid", "noexec", "strictatime", "mode=755", "size=1m"])?,
+        mount("devpts", "/dev/pts", &pts)?,
+        mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777"])?,
+        mount("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"])?,
+    ];
+    let sysfs = base.join(SYSFS);
+    let safe = ["nosuid", "noexec", "nodev", "ro"];
+    mounts.push(if sysfs.exists() {
+        let options = ["rbind", "nosuid", "noexec", "nodev", "rro"].map(str::to_owned);
+        MountBuilder::default().typ("bind").source(sysfs).destination("/sys").options(options).build()?
+    } else {
+        mount("sysfs", "/sys", &safe)?
+    });
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        mounts.push(mount("cgroup", "/sys/fs/cgroup", &safe)?);
+    }
+    Ok(mounts)
+}
+
+/// Tell much about what neighbours do; one per processor, on real hardware only.
+fn thermal_throttles() -> Vec<String> {
+    let Ok(entries) = fs::read_dir("/sys/devices/system/cpu") else { return Vec::new() };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path().join("thermal_throttle")));
+    paths.filter(|path| path.exists()).map(|path| path.to_string_lossy().into_owned()).collect()
+}

@@ -1,0 +1,124 @@
+//! What becomes of libcontainer's init process: the last locks fall shut, then the program runs.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use libcontainer::oci_spec::runtime::Spec;
+use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
+use rustix::process::Signal;
+
+use crate::error::{Act, ContainerError, chain};
+use crate::harden::{self, Capabilities};
+use crate::seccomp::Filter;
+use crate::spec::ContainerSpec;
+use crate::sys;
+
+/// Exit code of a program that could not be run.
+const NOT_RUN: i32 = 127;
+
+/// libcontainer's seam for what runs inside.
+#[derive(Clone)]
+pub(super) struct Payload {
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    effective: Capabilities,
+    filter: Filter,
+    /// A pipe that closes when the program runs; if it can't be run, the reason goes there. A number, since
+    /// libcontainer clones this value across processes.
+    report: RawFd,
+}
+
+impl Payload {
+    pub(super) fn new(spec: &ContainerSpec, filter: Filter, report: BorrowedFd<'_>) -> Self {
+        Self {
+            args: spec.args.clone(),
+            env: spec.env.clone(),
+            effective: Capabilities::of(&spec.user),
+            filter,
+            report: report.as_raw_fd(),
+        }
+    }
+
+    fn run(&self) -> ContainerError {
+        let close_the_locks = || {
+            // libcontainer has done most of this; what it has not done is fatal here, not a warning.
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).act("bind its life to the shim's")?;
+            harden::set_capabilities(Capabilities::CONTAINER, self.effective)?;
+            harden::no_new_privs()?;
+            sys::close_on_exec().act("mark descriptors close-on-exec")?;
+            self.filter.install()
+        };
+        match close_the_locks() {
+            Ok(()) => harden::exec(&self.args, &self.env),
+            Err(error) => error,
+        }
+    }
+}
+
+impl Executor for Payload {
+    fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
+        let error = self.run();
+        sys::write_raw(self.report, chain(&error).as_bytes());
+        sys::exit_now(NOT_RUN)
+    }
+
+    fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
+        Ok(())
+    }
+
+    /// The environment is given to exec; this process's own one is empty.
+    fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        Ok(())
+    }
+}
+
+/// Enters the namespaces of a running container and runs a command there as its program runs. For the child of a
+/// fork; never returns.
+pub(super) fn join(pidfd: impl AsFd, spec: &ContainerSpec, args: &[String], stdio: [BorrowedFd<'_>; 2]) -> ! {
+    let run = || -> Result<ContainerError, ContainerError> {
+        use rustix::thread::ThreadNameSpaceType as Type;
+        let [stdout, stderr] = stdio;
+        sys::install_fd(stdout, 1).act("pass on stdout")?;
+        sys::install_fd(stderr, 2).act("pass on stderr")?;
+        let all = Type::MOUNT
+            | Type::PROCESS_ID
+            | Type::INTER_PROCESS_COMMUNICATION
+            | Type::HOST_NAME_AND_NIS_DOMAIN_NAME
+            | Type::CONTROL_GROUP;
+        rustix::thread::move_into_thread_name_spaces(pidfd.as_fd(), all).act("enter the container")?;
+        match sys::fork(rustix::thread::UnshareFlags::empty(), false).act("start a process")? {
+            sys::Fork::Parent(pid) => sys::exit_now(wait_for(pid)),
+            sys::Fork::Child => {}
+        }
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).act("bind its life to the shim's")?;
+        rustix::process::setsid().act("start a session")?;
+        let workdir = if spec.workdir.is_empty() { "/" } else { &spec.workdir };
+        rustix::process::chdir(workdir).act("enter the working directory")?;
+        harden::harden(&spec.user, crate::userns::may_set_groups()?)?;
+        // Changing ids has cleared it.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).act("bind its life to the shim's")?;
+        sys::close_on_exec().act("mark descriptors close-on-exec")?;
+        Ok(harden::exec(args, &spec.env))
+    };
+    let error = run().unwrap_or_else(|error| error);
+    sys::write_raw(2, format!("igloo: {}\n", chain(&error)).as_bytes());
+    sys::exit_now(NOT_RUN)
+}
+
+/// Exit code of a child, 128 + n if a signal killed it.
+fn wait_for(pid: rustix::process::Pid) -> i32 {
+    loop {
+        match rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()) {
+            Ok(Some((_, status))) => {
+                if let Some(code) = status.exit_status() {
+                    return code;
+                }
+                if let Some(signal) = status.terminating_signal() {
+                    return 128 + signal;
+                }
+            }
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return NOT_RUN,
+        }
+    }
+}

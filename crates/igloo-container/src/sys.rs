@@ -1,0 +1,182 @@
+//! System calls that rustix does not wrap, behind safe functions.
+//!
+//! Unsafe because a process is made and namespaces are changed by raw system call; everything that forks here is
+//! called only where the process has a single thread.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use rustix::process::Pid;
+use rustix::thread::UnshareFlags;
+
+pub(crate) const MOUNT_ATTR_RDONLY: u64 = 1;
+pub(crate) const MOUNT_ATTR_NOSUID: u64 = 2;
+pub(crate) const MOUNT_ATTR_NODEV: u64 = 4;
+const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+
+/// The kernel's `struct mount_attr`.
+#[repr(C)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns: u64,
+}
+
+fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn mount_setattr(mount: impl AsFd, recursive: bool, attr: &MountAttr) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a NUL-terminated string, `attr` is a live structure of the size that is given.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            std::ptr::from_ref(attr),
+            size_of::<MountAttr>(),
+        )
+    };
+    checked(result).map(drop)
+}
+
+/// Adds `MOUNT_ATTR_*` flags to a mount and, if `recursive`, all below it.
+pub(crate) fn restrict_mount(mount: impl AsFd, flags: u64, recursive: bool) -> io::Result<()> {
+    mount_setattr(mount, recursive, &MountAttr { set: flags, clear: 0, propagation: 0, userns: 0 })
+}
+
+/// Shows a detached mount through the id map of a user namespace.
+pub(crate) fn idmap_mount(mount: impl AsFd, userns: impl AsFd, recursive: bool) -> io::Result<()> {
+    let userns = userns.as_fd().as_raw_fd();
+    let userns = u64::try_from(userns).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    mount_setattr(mount, recursive, &MountAttr { set: MOUNT_ATTR_IDMAP, clear: 0, propagation: 0, userns })
+}
+
+/// Which side of a fork runs.
+pub(crate) enum Fork {
+    /// The new process.
+    Child,
+    /// The old one, with the id of the new.
+    Parent(Pid),
+}
+
+/// Forks into new namespaces; `sibling` makes the child one of our parent. Only for processes with one thread.
+pub(crate) fn fork(namespaces: UnshareFlags, sibling: bool) -> io::Result<Fork> {
+    let mut flags = i64::from(namespaces.bits());
+    flags |= i64::from(if sibling { libc::CLONE_PARENT } else { 0 } | libc::SIGCHLD);
+    // SAFETY: without CLONE_VM and with no new stack this is fork(2): the child goes on with a copy of everything.
+    // With one thread there is no lock that could be held by another.
+    let result = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    let pid = i32::try_from(checked(result)?).map_err(io::Error::other)?;
+    Ok(Pid::from_raw(pid).map_or(Fork::Child, Fork::Parent))
+}
+
+/// Ends this process at once: no destructors, no exit handlers. For the child of a [`fork`].
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: always allowed.
+    unsafe { libc::_exit(code) }
+}
+
+/// Moves this process into new namespaces. Only for processes with one thread.
+pub(crate) fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
+    // SAFETY: CLONE_FILES, the reason why this is unsafe, is never given: descriptors keep their meaning.
+    Ok(unsafe { rustix::thread::unshare_unsafe(namespaces.difference(UnshareFlags::FILES)) }?)
+}
+
+/// Blocks these signals and gives a descriptor that becomes readable when one is pending.
+pub(crate) fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
+    // SAFETY: `set` is initialised by sigemptyset before it is used; the descriptor is fresh and ours.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        for signal in signals {
+            libc::sigaddset(&mut set, *signal);
+        }
+        if libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let fd = libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
+    }
+}
+
+/// Default actions and an empty mask for every signal, as a program expects them at its start.
+pub(crate) fn reset_signals() {
+    // SAFETY: `set` is initialised by sigemptyset; setting a default action never runs code of ours.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut());
+        for signal in 1..=libc::SIGRTMAX() {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+    }
+}
+
+/// Replaces this process; returns only the failure.
+pub(crate) fn execve(program: &std::ffi::CStr, args: &[std::ffi::CString], env: &[std::ffi::CString]) -> io::Error {
+    let pointers = |list: &[std::ffi::CString]| {
+        let mut pointers: Vec<*const libc::c_char> = list.iter().map(|text| text.as_ptr()).collect();
+        pointers.push(std::ptr::null());
+        pointers
+    };
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: both arrays end with a null pointer and their strings outlive the call.
+    unsafe { libc::execve(program.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Makes descriptor `number` a copy of `fd`, whatever it was before; it stays open across exec.
+pub(crate) fn install_fd(fd: impl AsFd, number: i32) -> io::Result<()> {
+    // SAFETY: `fd` is open; what `number` named is replaced, and only standard streams are replaced by us.
+    checked(unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) }.into()).map(drop)
+}
+
+/// Takes over standard input and leaves nothing at its number.
+pub(crate) fn take_stdin() -> io::Result<OwnedFd> {
+    let taken = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
+    let null = std::fs::File::open("/dev/null")?;
+    install_fd(null, 0)?;
+    Ok(taken)
+}
+
+/// Marks every descriptor from 3 on close-on-exec.
+pub(crate) fn close_on_exec() -> io::Result<()> {
+    // SAFETY: only sets flags on descriptors.
+    checked(unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
+}
+
+/// Sets the Ethernet address of an interface of the network namespace that `socket` is in.
+pub(crate) fn set_ethernet_address(socket: impl AsFd, interface: &str, address: [u8; 6]) -> io::Result<()> {
+    // SAFETY: an all-zero ifreq is valid; the name fits, its terminating NUL included, and the ioctl reads `request`.
+    unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (to, from) in request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(interface.bytes()) {
+            *to = from.cast_signed() as libc::c_char;
+        }
+        request.ifr_ifru.ifru_hwaddr.sa_family = libc::ARPHRD_ETHER;
+        for (to, from) in request.ifr_ifru.ifru_hwaddr.sa_data.iter_mut().zip(address) {
+            *to = from.cast_signed() as libc::c_char;
+        }
+        let result = libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCSIFHWADDR, &raw const request);
+        checked(result.into()).map(drop)
+    }
+}
+
+/// Writes to a descriptor known by number; what can't be written is lost.
+pub(crate) fn write_raw(fd: std::os::fd::RawFd, bytes: &[u8]) {
+    // SAFETY: the buffer is valid for its length; a number that names no descriptor is an error and no harm.
+    unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
+}
+
+/// Sends a signal by number to what a pidfd refers to; failures are lost.
+pub(crate) fn pidfd_signal(pidfd: impl AsFd, signal: i32) {
+    // SAFETY: no pointers but a null one, which means default information.
+    unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, std::ptr::null::<u8>(), 0);
+    }
+}
