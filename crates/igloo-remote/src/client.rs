@@ -1,10 +1,28 @@
-//! The HTTP client and its settings.
+//! The HTTP client: one set of connections, limits on everything, proxies, redirections.
 
-#![allow(clippy::todo)]
-
+use std::collections::HashMap;
+use std::io::Read;
 use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use ureq::http::Uri;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, TcpConnector};
+use ureq::{Agent, Proxy};
 
 use crate::RemoteError;
+use crate::apt::conf::AptConfig;
+
+mod forward;
+pub(crate) mod url;
+
+const CONNECT: Duration = Duration::from_secs(10);
+const RESOLVE: Duration = Duration::from_secs(10);
+/// Longest silence while an answer or its content is awaited.
+const IDLE: Duration = Duration::from_secs(30);
+const MAX_REDIRECTS: usize = 5;
 
 /// Where the machine keeps things, and what the binary read from the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,12 +35,16 @@ pub struct Config {
     pub ca_bundle: PathBuf,
     /// `http_proxy`; apt's own setting is used when there is none.
     pub http_proxy: Option<String>,
-    /// `https_proxy`.
+    /// `https_proxy`; likewise.
     pub https_proxy: Option<String>,
     /// `no_proxy`: hosts and domains, separated by commas.
     pub no_proxy: Option<String>,
     /// Connections to one host at a time.
     pub connections: usize,
+    /// How often a transient failure is tried again.
+    pub retries: u32,
+    /// The first pause before that; each further one is twice as long.
+    pub pause: Duration,
 }
 
 impl Default for Config {
@@ -35,17 +57,250 @@ impl Default for Config {
             https_proxy: None,
             no_proxy: None,
             connections: 8,
+            retries: 4,
+            pause: Duration::from_millis(250),
         }
     }
 }
 
 /// All that leaves this machine goes through one of these. Clones share their connections.
-#[derive(Debug, Clone)]
-pub struct Client {}
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    apt: AptConfig,
+    roots: OnceLock<RootCerts>,
+    /// By proxy and by whether TLS is needed; the authorities are read only for the latter.
+    agents: Mutex<HashMap<(Option<String>, bool), Agent>>,
+    /// Connections in use by host.
+    busy: Mutex<HashMap<String, usize>>,
+    freed: Condvar,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("config", &self.inner.config).finish_non_exhaustive()
+    }
+}
+
+/// An answer whose content is yet to be read.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    headers: ureq::http::HeaderMap,
+    body: Option<ureq::Body>,
+    _permit: Permit,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    pub(crate) fn length(&self) -> Option<u64> {
+        self.header("content-length")?.trim().parse().ok()
+    }
+
+    /// The content. The answer must live as long, since it holds the place among the host's connections.
+    pub(crate) fn reader(&mut self) -> Box<dyn Read + Send> {
+        match self.body.take() {
+            Some(body) => Box::new(body.into_reader()),
+            None => Box::new(std::io::empty()),
+        }
+    }
+}
+
+/// A place among a host's connections.
+struct Permit {
+    inner: Arc<Inner>,
+    host: String,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(count) = lock(&self.inner.busy).get_mut(&self.host) {
+            *count -= 1;
+        }
+        self.inner.freed.notify_all();
+    }
+}
+
+/// The maps are consistent between any two statements, so that a panic elsewhere does not spoil them.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Client {
-    /// A client with these settings. Opens no connection.
-    pub fn new(_config: Config) -> Result<Self, RemoteError> {
-        todo!()
+    /// A client with these settings. Reads apt's settings, opens no connection.
+    pub fn new(config: Config) -> Result<Self, RemoteError> {
+        let apt = AptConfig::read(&config.etc_apt)?;
+        let inner = Inner {
+            config,
+            apt,
+            roots: OnceLock::new(),
+            agents: Mutex::default(),
+            busy: Mutex::default(),
+            freed: Condvar::new(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    pub(crate) fn apt(&self) -> &AptConfig {
+        &self.inner.apt
+    }
+
+    /// Asks once; any answer but a redirection is returned, whatever its status.
+    pub(crate) fn get(&self, url: &str, headers: &[(&str, &str)]) -> Result<Answer, RemoteError> {
+        let mut at = url.to_owned();
+        for _ in 0..=MAX_REDIRECTS {
+            let uri = url::parse(&at)?;
+            let permit = self.permit(url::host(&uri));
+            let agent = self.agent(&uri)?;
+            let mut request = agent.get(&uri);
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let transport = |source| RemoteError::Transport { url: at.clone(), source: Box::new(source) };
+            let (head, body) = request.call().map_err(transport)?.into_parts();
+            let status = head.status.as_u16();
+            if !matches!(status, 301 | 302 | 303 | 307 | 308) {
+                return Ok(Answer { status, headers: head.headers, body: Some(body), _permit: permit });
+            }
+            let to = head.headers.get("location").and_then(|v| v.to_str().ok()).unwrap_or_default();
+            let refuse = |why| RemoteError::Redirect { url: at.clone(), to: to.to_owned(), why };
+            let next = url::resolve(&uri, to).ok_or_else(|| refuse("this is no address"))?;
+            if uri.scheme_str() == Some("https") && !next.starts_with("https:") {
+                return Err(refuse("it leaves https"));
+            }
+            at = next;
+        }
+        Err(RemoteError::Redirect { url: url.to_owned(), to: at, why: "there are too many redirections" })
+    }
+
+    /// Does `act` again while it fails in a way that may pass, with growing pauses.
+    pub(crate) fn retry<T>(&self, mut act: impl FnMut() -> Result<T, RemoteError>) -> Result<T, RemoteError> {
+        let mut attempt = 0;
+        loop {
+            match act() {
+                Err(error) if error.is_transient() && attempt < self.inner.config.retries => {
+                    std::thread::sleep(self.pause(attempt));
+                    attempt += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// The pause before an attempt, spread out so that those who failed together do not come back together.
+    pub(crate) fn pause(&self, attempt: u32) -> Duration {
+        let pause = self.inner.config.pause.saturating_mul(1 << attempt.min(6));
+        // The randomness of a hash map's keys is all that is needed here.
+        let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), attempt);
+        pause.mul_f64(0.75 + 0.5 * (random as f64 / u64::MAX as f64))
+    }
+
+    /// Waits for a place among a host's connections.
+    fn permit(&self, host: &str) -> Permit {
+        let most = self.inner.config.connections.max(1);
+        let mut busy = lock(&self.inner.busy);
+        while busy.get(host).is_some_and(|count| *count >= most) {
+            busy = self.inner.freed.wait(busy).unwrap_or_else(PoisonError::into_inner);
+        }
+        *busy.entry(host.to_owned()).or_default() += 1;
+        Permit { inner: Arc::clone(&self.inner), host: host.to_owned() }
+    }
+
+    fn agent(&self, uri: &Uri) -> Result<Agent, RemoteError> {
+        let tls = uri.scheme_str() == Some("https");
+        let proxy = self.proxy(uri);
+        let key = (proxy, tls);
+        if let Some(agent) = lock(&self.inner.agents).get(&key) {
+            return Ok(agent.clone());
+        }
+        let agent = self.build(key.0.as_deref(), tls)?;
+        Ok(lock(&self.inner.agents).entry(key).or_insert(agent).clone())
+    }
+
+    /// The proxy for an address: what the binary was told, or else what apt was told.
+    fn proxy(&self, uri: &Uri) -> Option<String> {
+        let config = &self.inner.config;
+        let host = url::host(uri);
+        let scheme = uri.scheme_str().unwrap_or("http");
+        if config.no_proxy.as_deref().is_some_and(|list| url::is_listed(host, list)) {
+            return None;
+        }
+        let told = if scheme == "https" { &config.https_proxy } else { &config.http_proxy };
+        let proxy = match told {
+            Some(proxy) => proxy.clone(),
+            None => self.inner.apt.proxy(scheme, host)?.to_owned(),
+        };
+        (!proxy.is_empty() && proxy != "DIRECT").then_some(proxy)
+    }
+
+    fn build(&self, proxy: Option<&str>, tls: bool) -> Result<Agent, RemoteError> {
+        let proxy = proxy
+            .map(|text| {
+                Proxy::new(text).map_err(|source| {
+                    let shown = text.rsplit_once('@').map_or(text, |(_, host)| host);
+                    RemoteError::Proxy { proxy: shown.to_owned(), source: Box::new(source) }
+                })
+            })
+            .transpose()?;
+        // Plain HTTP goes through a plain proxy by naming the whole address, as every proxy allows; `CONNECT`, which
+        // is all that ureq knows, is refused by most for any port but 443.
+        let forward = proxy.clone().filter(|p| !tls && p.protocol() == ureq::ProxyProtocol::Http);
+        let most = self.inner.config.connections;
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(if forward.is_some() { None } else { proxy })
+            .user_agent(concat!("igloo/", env!("CARGO_PKG_VERSION")))
+            .accept_encoding("identity")
+            .timeout_resolve(Some(RESOLVE))
+            .timeout_connect(Some(CONNECT))
+            .timeout_recv_response(Some(IDLE))
+            .timeout_per_read(Some(IDLE))
+            .timeout_per_write(Some(IDLE))
+            .max_idle_connections(2 * most)
+            .max_idle_connections_per_host(most);
+        let config = match tls {
+            true => config.tls_config(TlsConfig::builder().root_certs(self.roots()?).build()).build(),
+            false => config.build(),
+        };
+        Ok(match forward {
+            Some(proxy) => {
+                let connector = ().chain(TcpConnector::default()).chain(forward::ForwardConnector::new(&proxy));
+                Agent::with_parts(config, connector, forward::ProxyResolver::new(&proxy, DefaultResolver::default()))
+            }
+            None => Agent::new_with_config(config),
+        })
+    }
+
+    /// The machine's certificate authorities, or the built-in ones.
+    fn roots(&self) -> Result<RootCerts, RemoteError> {
+        if let Some(roots) = self.inner.roots.get() {
+            return Ok(roots.clone());
+        }
+        let roots = match igloo_base::file::read_optional(&self.inner.config.ca_bundle)? {
+            Some(pem) => {
+                let certificates: Vec<Certificate<'static>> = parse_pem(&pem)
+                    .filter_map(|item| match item {
+                        Ok(PemItem::Certificate(certificate)) => Some(certificate),
+                        _ => None,
+                    })
+                    .collect();
+                if certificates.is_empty() { RootCerts::WebPki } else { certificates.into_iter().into() }
+            }
+            None => RootCerts::WebPki,
+        };
+        Ok(self.inner.roots.get_or_init(|| roots).clone())
     }
 }

@@ -6,11 +6,13 @@
 //! the manifest or from the machine's own apt configuration.
 
 pub mod apt;
+mod check;
 mod client;
 mod download;
 mod error;
 
 pub use apt::{Freshness, PackageIndex, Suite, SuiteRequest, refresh};
+pub use client::url::file_url;
 pub use client::{Client, Config};
 pub use download::{Download, fetch};
 pub use error::RemoteError;

@@ -196,6 +196,11 @@ impl Keyring {
         }
     }
 
+    /// Whether it holds no certificate.
+    pub fn is_empty(&self) -> bool {
+        self.certificates.is_empty()
+    }
+
     /// Fingerprints of the primary keys, in upper-case hexadecimal.
     pub fn fingerprints(&self) -> impl Iterator<Item = String> + '_ {
         self.certificates.iter().map(|c| format!("{:X}", c.fingerprint()))

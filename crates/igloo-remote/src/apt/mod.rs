@@ -1,7 +1,5 @@
 //! Client of apt archives: where they are, what they offer, and whether that can be believed.
 
-#![allow(clippy::todo)]
-
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -10,10 +8,16 @@ use igloo_formats::deb::index::Index;
 
 use crate::{Client, Config, RemoteError};
 
+pub(crate) mod conf;
 pub mod machine;
 mod mapped;
+mod packages;
+mod refresh;
+mod release;
+mod state;
 
 pub use mapped::Mapped;
+pub(crate) use refresh::parallel;
 
 /// A package index, mapped from the cache.
 pub type PackageIndex = Index<Mapped>;
@@ -91,19 +95,4 @@ pub fn refresh(
     reporter: &dyn Reporter,
 ) -> Result<Vec<Suite>, RemoteError> {
     Client::new(Config::default())?.refresh(requests, arch, cache, policy, reporter)
-}
-
-impl Client {
-    /// Brings suites up to `policy` and opens their indexes. `cache` is the directory of verified release files and
-    /// indexes, which several processes may share.
-    pub fn refresh(
-        &self,
-        _requests: &[SuiteRequest],
-        _arch: &[&str],
-        _cache: &Path,
-        _policy: Freshness,
-        _reporter: &dyn Reporter,
-    ) -> Result<Vec<Suite>, RemoteError> {
-        todo!()
-    }
 }
