@@ -111,8 +111,24 @@ pub struct Unified {
 impl Hierarchy {
     /// Reads the calling process's place.
     pub fn detect() -> Result<Self, CgroupError> {
+        Self::at("/proc/self/cgroup")
+    }
+
+    /// Reads another process's place, as far as the calling process sees it.
+    pub fn of(pid: u32) -> Result<Self, CgroupError> {
+        Self::at(&format!("/proc/{pid}/cgroup"))
+    }
+
+    fn at(cgroup: &str) -> Result<Self, CgroupError> {
         let read = |path: &str| fs::read_to_string(path).at("read", path);
-        Ok(Self::from_proc(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?))
+        Ok(Self::from_proc(&read("/proc/self/mountinfo")?, &read(cgroup)?))
+    }
+
+    /// `cgroup.procs` of each group that is not the same in `other`.
+    pub(crate) fn groups_apart_from(&self, other: &Self) -> Vec<PathBuf> {
+        let v1 = self.v1.iter().filter(|place| !other.v1.contains(place)).map(|(_, group)| group);
+        let v2 = self.v2.iter().filter(|v2| other.v2.as_ref() != Some(v2)).map(|v2| &v2.current);
+        v1.chain(v2).map(|group| group.join("cgroup.procs")).collect()
     }
 
     /// From the content of `/proc/PID/mountinfo` and `/proc/PID/cgroup`.
