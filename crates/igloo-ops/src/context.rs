@@ -19,8 +19,19 @@ pub struct Context<'a> {
     pub offline: bool,
     /// The machine's apt configuration, `/etc/apt`.
     pub apt_root: PathBuf,
-    /// Proxy for downloads.
-    pub proxy: Option<String>,
+    /// Proxies for downloads.
+    pub proxies: Proxies,
+}
+
+/// Proxies for downloads, as the usual variables name them.
+#[derive(Debug, Clone, Default)]
+pub struct Proxies {
+    /// `http_proxy`.
+    pub http: Option<String>,
+    /// `https_proxy`.
+    pub https: Option<String>,
+    /// `no_proxy`.
+    pub none: Option<String>,
 }
 
 /// The person who runs igloo.

@@ -162,17 +162,19 @@ fn assemble_all(
     let mut sorted: Vec<&String> = keys.iter().collect();
     sorted.sort();
     let mut identities = Identities { users: lock.users.clone(), groups: lock.groups.clone() };
+    let mut unhandled = BTreeMap::new();
     for key in sorted {
         let members = members(&lock, store, key)?;
         let plan = igloo_env::plan(&members, &identities, &project.manifest.scripts)?;
         identities = plan.identities;
-        for script in plan.unhandled {
-            let line = script.lines.first().map(|(n, text)| format!(" (line {n}: `{text}`)")).unwrap_or_default();
-            ctx.reporter.event(Event::Warning {
-                text: format!("{key}: the {} of `{}` does more than igloo knows{line}", script.script, script.package),
-                hint: Some(format!("if it works, say so in igloo.toml: [scripts] {} = \"ignore\"", script.package)),
-            });
-        }
+        unhandled.extend(plan.unhandled.into_iter().map(|s| ((s.package.clone(), s.script), s)));
+    }
+    for script in unhandled.into_values() {
+        let line = script.lines.first().map(|(n, text)| format!(" (line {n}: `{text}`)")).unwrap_or_default();
+        ctx.reporter.event(Event::Warning {
+            text: format!("the {} of `{}` does more than igloo knows{line}", script.script, script.package),
+            hint: Some(format!("if all works, say so in igloo.toml: [scripts] {} = \"ignore\"", script.package)),
+        });
     }
     lock.users = identities.users.clone();
     lock.groups = identities.groups.clone();
@@ -259,7 +261,7 @@ fn layers(store: &Store, members: &[Member], groups: &[Vec<usize>]) -> Result<Ve
     let mut layers = Vec::new();
     let mut staged = Vec::new();
     for group in groups.iter().filter(|g| g.len() > 1) {
-        let merged: Vec<&Member> = group.iter().map(|i| &members[*i]).collect();
+        let merged: Vec<Member> = group.iter().map(|i| members[*i].clone()).collect();
         let bundle =
             store.stage::<OpsError>("env-bundle", &[], |out| Ok(igloo_env::merge(&merged, out)?))?;
         layers.push(bundle.path().clone());

@@ -144,6 +144,20 @@ pub enum OpsError {
         /// The word.
         level: String,
     },
+    /// A command that is nowhere.
+    #[error("`{program}` is neither in this environment nor on PATH")]
+    NoCommand {
+        /// The program.
+        program: String,
+    },
+    /// A command of the machine that can't be run.
+    #[error("cannot run `{program}`")]
+    Command {
+        /// The program.
+        program: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// VM shells are not there yet.
     #[error("isolation `vm` is not available in this igloo")]
     NoVm,
@@ -295,6 +309,10 @@ impl OpsError {
                 or_none(known)
             ),
             OpsError::NoBindSource { .. } => "create it, or use a named volume: `NAME:/path`".into(),
+            OpsError::Enter(e) => match e.remedy() {
+                Some(remedy) => remedy.to_owned(),
+                None => return Vec::new(),
+            },
             OpsError::NotRunning { .. } => "`igloo up` starts it".into(),
             OpsError::ServiceNotRunning { service } => format!("`igloo ps` tells why; `igloo start {service}` starts it"),
             OpsError::StillRunning { .. } => "look at its supervisor.log, and report it as a fault of igloo".into(),
@@ -311,10 +329,13 @@ impl OpsError {
         vec![hint]
     }
 
-    /// The code of a command that ran and has said everything itself.
+    /// The exit code, where it isn't the usual one.
     pub fn exit_code(&self) -> Option<u8> {
         match self {
             OpsError::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => Some(3),
+            OpsError::NoCommand { .. } => Some(127),
+            OpsError::Command { .. } => Some(126),
+            OpsError::Enter(e) => Some(e.exit_code()),
             _ => None,
         }
     }

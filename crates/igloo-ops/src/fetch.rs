@@ -9,6 +9,7 @@ use igloo_base::{Sha256, System};
 use igloo_formats::nix::StorePath;
 use igloo_manifest::Lock;
 use igloo_manifest::lock::LockedPackage;
+use igloo_remote::apt::machine::Machine;
 use igloo_remote::{Download, Freshness};
 use igloo_store::{DebId, DebSource, Store};
 use serde::Serialize;
@@ -159,18 +160,16 @@ fn addresses(
     project: &Project,
     packages: &[&LockedPackage],
 ) -> Result<BTreeMap<(String, String), Vec<String>>, OpsError> {
+    let config = lock::config(ctx);
+    let machine = Machine::read(&config.etc_apt, &config.keyrings)?;
     let mut addresses = BTreeMap::new();
     let names: BTreeSet<&str> = packages.iter().map(|p| p.source.as_str()).collect();
     for name in names {
-        let debian = lock::debian(project, name, name)?;
-        let requests = lock::suite_requests(project, debian);
-        let needed: Vec<_> = requests
-            .into_iter()
-            .filter(|r| packages.iter().any(|p| p.source == name && p.suite == r.suite))
-            .collect();
-        let client = lock::client(ctx)?;
-        for request in &needed {
-            addresses.insert((name.to_owned(), request.suite.clone()), client.addresses(request)?);
+        for request in lock::suite_requests(project, lock::debian(project, name, name)?) {
+            if packages.iter().any(|p| p.source == name && p.suite == request.suite) {
+                let location = machine.locate(&request, &[System::current().deb_arch()])?;
+                addresses.insert((name.to_owned(), request.suite), location.urls);
+            }
         }
     }
     Ok(addresses)

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use igloo_base::{Event, System};
+use igloo_formats::deb::{Record, Relations};
 use igloo_manifest::lock::{LockedEnvironment, LockedPackage, LockedSource, LockedSuite};
-use igloo_manifest::resolve::{self, Indexes, Resolution};
+use igloo_manifest::resolve::{self, Candidate, Indexes, Resolution};
 use igloo_manifest::{Debian, EnvironmentRequest, Lock, Source, request_digest};
 use igloo_remote::{Client, Config, Freshness, Suite, SuiteRequest};
 use serde::Serialize;
@@ -214,7 +215,7 @@ fn universe<'s>(suites: &'s [Suite], system: System, kept: &[&LockedPackage]) ->
         }
     }
     for package in kept {
-        universe.lock(package.to_candidate());
+        universe.lock(candidate(package));
     }
     universe
 }
@@ -225,7 +226,7 @@ fn add(lock: &mut Lock, old: Option<&Lock>, request: &EnvironmentRequest, system
         if lock.package(&request.source, system, &record.name, &record.version).is_some() {
             continue;
         }
-        let mut package = LockedPackage::from_candidate(chosen, &request.source, system);
+        let mut package = locked_package(chosen, &request.source, system);
         package.store = old
             .and_then(|o| o.packages.iter().find(|p| p.sha256 == package.sha256))
             .and_then(|p| p.store.clone());
@@ -239,6 +240,65 @@ fn add(lock: &mut Lock, old: Option<&Lock>, request: &EnvironmentRequest, system
         packages: resolution.packages.iter().map(|c| (c.record.name.clone(), c.record.version.clone())).collect(),
         why: resolution.why.clone(),
     });
+}
+
+fn locked_package(chosen: &Candidate, source: &str, system: System) -> LockedPackage {
+    let record = &chosen.record;
+    let join = |a: &Relations, b: &Relations| Relations(a.0.iter().chain(&b.0).cloned().collect());
+    LockedPackage {
+        source: source.to_owned(),
+        name: record.name.clone(),
+        version: record.version.clone(),
+        architecture: record.architecture.clone(),
+        system,
+        suite: chosen.suite.clone(),
+        file: record.filename.clone(),
+        size: record.size,
+        sha256: record.sha256,
+        installed_size: record.installed_size,
+        essential: record.essential,
+        multi_arch: record.multi_arch,
+        depends: join(&record.pre_depends, &record.depends),
+        recommends: record.recommends.clone(),
+        conflicts: join(&record.conflicts, &record.breaks),
+        replaces: record.replaces.clone(),
+        provides: record.provides.clone(),
+        priority: record.priority,
+        section: record.section.clone(),
+        store: None,
+    }
+}
+
+/// A locked package as something to choose: all that the resolver looks at is in the lock.
+fn candidate(package: &LockedPackage) -> Candidate {
+    Candidate {
+        record: Record {
+            name: package.name.clone(),
+            version: package.version.clone(),
+            architecture: package.architecture.clone(),
+            source: String::new(),
+            priority: package.priority,
+            essential: package.essential,
+            multi_arch: package.multi_arch,
+            section: package.section.clone(),
+            installed_size: package.installed_size,
+            filename: package.file.clone(),
+            size: package.size,
+            sha256: package.sha256,
+            pre_depends: Relations(Vec::new()),
+            depends: package.depends.clone(),
+            recommends: package.recommends.clone(),
+            conflicts: package.conflicts.clone(),
+            breaks: Relations(Vec::new()),
+            replaces: package.replaces.clone(),
+            provides: package.provides.clone(),
+            description: String::new(),
+        },
+        suite: package.suite.clone(),
+        not_automatic: false,
+        locked: true,
+        rank: 0,
+    }
 }
 
 fn locked_suite(suite: &Suite) -> LockedSuite {
@@ -288,12 +348,18 @@ pub(crate) fn suite_requests(project: &Project, debian: &Debian) -> Vec<SuiteReq
 }
 
 pub(crate) fn client(ctx: &Context<'_>) -> Result<Client, OpsError> {
-    Ok(Client::new(Config {
+    Ok(Client::new(config(ctx))?)
+}
+
+pub(crate) fn config(ctx: &Context<'_>) -> Config {
+    let proxies = &ctx.proxies;
+    Config {
         etc_apt: ctx.apt_root.clone(),
-        http_proxy: ctx.proxy.clone(),
-        https_proxy: ctx.proxy.clone(),
+        http_proxy: proxies.http.clone(),
+        https_proxy: proxies.https.clone(),
+        no_proxy: proxies.none.clone(),
         ..Config::default()
-    })?)
+    }
 }
 
 fn refresh_suites(

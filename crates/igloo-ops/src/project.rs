@@ -1,6 +1,6 @@
 //! Finding and reading a project.
 
-use std::cell::OnceCell;
+use std::sync::OnceLock;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,7 @@ pub struct Project {
     /// The manifest's text.
     pub text: String,
     lock_text: Option<String>,
-    lock: OnceCell<Option<Lock>>,
+    lock: OnceLock<Option<Lock>>,
 }
 
 /// Finds the project of a directory by walking up, and reads it.
@@ -68,7 +68,7 @@ pub fn from_text(directory: &Path, text: String) -> Result<Project, OpsError> {
         manifest,
         text,
         lock_text,
-        lock: OnceCell::new(),
+        lock: OnceLock::new(),
     })
 }
 
@@ -119,7 +119,7 @@ impl Project {
             write_atomic(self.lock_path(), text.as_bytes())?;
             self.lock_text = Some(text);
         }
-        self.lock = OnceCell::from(Some(lock));
+        self.lock = OnceLock::from(Some(lock));
         Ok(written)
     }
 }

@@ -161,6 +161,7 @@ pub(crate) fn holder(holder: &Holder) -> String {
         Holder::Project { project, key } => format!("{project}: {}", key.split('@').next().unwrap_or(key)),
         Holder::Link(path) => path.display().to_string(),
         Holder::Temporary(pid) => format!("process {pid}, which is adding it"),
+        Holder::Caller => "a container that runs".to_owned(),
         Holder::Process(pid) => format!("process {pid}"),
     }
 }

@@ -27,7 +27,9 @@ pub enum Kind {
     BrokenPipe,
     /// Us: 255.
     Internal,
-    /// The child's own code, already told.
+    /// A command that could not be run: 126 or 127.
+    Code(u8),
+    /// All has been said.
     Silent(u8),
 }
 
@@ -67,6 +69,7 @@ impl CommandError {
             Kind::Silent(code) => return ExitCode::from(code),
             Kind::BrokenPipe => return ExitCode::from(3),
             Kind::User => 1,
+            Kind::Code(code) => code,
             Kind::Internal => 255,
         };
         ui.error(&*self.error, &self.hints);
@@ -78,7 +81,8 @@ impl From<OpsError> for CommandError {
     fn from(error: OpsError) -> Self {
         let hints = error.hints();
         let kind = match error.exit_code() {
-            Some(code) => return Self { kind: Kind::Silent(code), error: error.into(), hints },
+            Some(3) => Kind::BrokenPipe,
+            Some(code) => Kind::Code(code),
             None => Kind::User,
         };
         Self { kind, error: error.into(), hints }

@@ -14,7 +14,7 @@ use std::env::{var, var_os};
 use std::path::PathBuf;
 
 use igloo_base::Dirs;
-use igloo_ops::context::{Caller, Context};
+use igloo_ops::context::{Caller, Context, Proxies};
 
 use crate::args::Global;
 use crate::error::CommandError;
@@ -65,9 +65,11 @@ impl Settings {
             exe: self.exe.clone(),
             offline: self.offline,
             apt_root: "/etc/apt".into(),
-            proxy: ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy"]
-                .into_iter()
-                .find_map(|name| var(name).ok().filter(|v| !v.is_empty())),
+            proxies: Proxies {
+                http: either("http_proxy"),
+                https: either("https_proxy"),
+                none: either("no_proxy"),
+            },
         }
     }
 }
@@ -94,6 +96,11 @@ fn dirs(caller: &Caller) -> Dirs {
         runtime: pick("IGLOO_RUNTIME_DIR", "XDG_RUNTIME_DIR", "/run/igloo", runtime),
         state,
     }
+}
+
+/// A variable that is written in small letters by some and in capitals by others.
+fn either(name: &str) -> Option<String> {
+    [name.to_owned(), name.to_uppercase()].into_iter().find_map(|name| var(name).ok().filter(|v| !v.is_empty()))
 }
 
 fn absolute(variable: &str) -> Option<PathBuf> {

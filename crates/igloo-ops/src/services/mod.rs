@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use igloo_base::file::{FileLock, create_private_dir, read_optional, remove_tree, write_atomic};
 use igloo_base::{Event, Unit};
-use igloo_container::ContainerSpec;
+use igloo_container::exec::{ExecSpec, exec_in};
 use igloo_manifest::{Port, Probe, Volume};
 use igloo_supervisor::client::ApplyOptions;
 use igloo_supervisor::daemon;
@@ -453,7 +453,7 @@ fn remove_owned(ctx: &Context<'_>, project: &Project, path: &std::path::Path) ->
     if remove_tree(path).is_ok() {
         return Ok(());
     }
-    Ok(igloo_container::userns::remove_tree(&ctx.exe, &project.id.0, path)?)
+    Ok(igloo_container::sandbox::remove_tree(&ctx.exe, &project.id.0, path)?)
 }
 
 /// Acts on running services; all if none is named.
@@ -509,15 +509,22 @@ pub fn exec(
     let path = spec_path(ctx, project, service);
     let bytes = read_optional(&path)?.ok_or_else(|| OpsError::ServiceNotRunning { service: service.to_owned() })?;
     let payload: Payload = serde_json::from_slice(&bytes).map_err(OpsError::Json)?;
-    let mut spec: ContainerSpec = payload.container;
-    if let Some(user) = user {
-        spec.user = exec_user(ctx, project, service, user)?;
-    }
-    if let Some(term) = &ctx.caller.term {
-        spec.env.push(("TERM".into(), term.clone()));
-    }
+    let container = payload.container;
+    let mut env: Vec<(OsString, OsString)> =
+        container.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    env.extend(ctx.caller.term.iter().map(|term| ("TERM".into(), term.into())));
+    let spec = ExecSpec {
+        pid,
+        args: command.iter().map(Into::into).collect(),
+        env,
+        workdir: container.workdir.into(),
+        user: match user {
+            Some(user) => exec_user(ctx, project, service, user)?,
+            None => container.user,
+        },
+    };
     drop(client);
-    crate::shell::exit_code(igloo_container::exec::exec_in(pid, &spec, command)?)
+    Ok(exec_in(&spec)?.pass_on())
 }
 
 fn exec_user(

@@ -37,8 +37,8 @@ pub fn supervise(args: &SuperviseArgs, settings: &Settings, ui: &Ui) -> Result<(
     Ok(supervise::supervise(&settings.context(ui), &args.project)?)
 }
 
-pub fn enter(args: &EnterArgs) -> Result<ExitCode, CommandError> {
-    Ok(shell::enter_prepared(&args.prepared, &args.command)?)
+pub fn enter(args: &EnterArgs, settings: &Settings, ui: &Ui) -> Result<ExitCode, CommandError> {
+    Ok(shell::enter_prepared(&settings.context(ui), &args.prepared, &args.command)?)
 }
 
 pub fn activate(args: &ActivateArgs, settings: &Settings, ui: &Ui) -> Result<(), CommandError> {

@@ -99,7 +99,7 @@ pub fn run(command: Command, settings: &Settings, ui: &Ui) -> Result<ExitCode, C
         Command::Gc(args) => gc::run(&args, settings, ui)?,
         Command::Doctor(args) => return doctor::run(&args, settings, ui),
         Command::Supervise(args) => internal::supervise(&args, settings, ui)?,
-        Command::Enter(args) => return internal::enter(&args),
+        Command::Enter(args) => return internal::enter(&args, settings, ui),
         Command::Activate(args) => internal::activate(&args, settings, ui)?,
     }
     Ok(ExitCode::SUCCESS)
