@@ -76,7 +76,6 @@ impl Key {
 
 const TEXT: Kind = Kind::Text(None);
 static TEXT_REF: Kind = TEXT;
-static WORDS: Kind = Kind::List(&TEXT_REF);
 static SPEC_REF: Kind = Kind::Text(Some(SPEC));
 const SPECS: Kind = Kind::List(&SPEC_REF);
 static SPECS_REF: Kind = SPECS;
@@ -106,7 +105,7 @@ pub(crate) static ROOT: Table = Table {
     what: "the manifest",
     doc: "An Igloo project.",
     keys: &[
-        key("project", Kind::Table(&PROJECT), "The project.").required(),
+        key("project", Kind::Table(&PROJECT), "`[project]` with the project's name.").required(),
         key("sources", Kind::Table(&SOURCES), "Where packages come from.").also(&["source"]),
         key(
             "sets",
@@ -143,8 +142,11 @@ pub(crate) static PROJECT: Table = Table {
             Kind::Choice(&["debian", "nixpkgs"]),
             "Where names without a prefix are looked up: the only source, else `debian`, unless said.",
         ),
-        key("systems", Kind::List(&SYSTEM_REF), "The systems to lock for; the machine's own unless said.")
-            .also(&["system", "platforms", "architectures"]),
+        key("systems", Kind::List(&SYSTEM_REF), "The systems to lock for; the machine's own unless said.").also(&[
+            "system",
+            "platforms",
+            "architectures",
+        ]),
     ],
 };
 
@@ -161,9 +163,11 @@ pub(crate) static DEBIAN: Table = Table {
     what: "`[sources.debian]`",
     doc: "A Debian archive.",
     keys: &[
-        key("suite", Kind::Text(Some(SUITE)), "The main suite, `bookworm`.")
-            .required()
-            .also(&["release", "codename", "distribution"]),
+        key("suite", Kind::Text(Some(SUITE)), "The main suite, `bookworm`.").required().also(&[
+            "release",
+            "codename",
+            "distribution",
+        ]),
         key(
             "suites",
             Kind::List(&SUITE_REF),
@@ -266,8 +270,12 @@ pub(crate) static READY: Table = Table {
     keys: &[
         key("exec", COMMAND, "A command that succeeds inside the service.").also(&["test", "command", "run"]),
         key("tcp", Kind::Any(&TCP_KINDS), "A port that accepts, `5432` or `host:5432`.").also(&["port"]),
-        key("http", Kind::Text(Some(HTTP)), "An address, or a path on the service's first port, that answers with success.")
-            .also(&["url", "path"]),
+        key(
+            "http",
+            Kind::Text(Some(HTTP)),
+            "An address, or a path on the service's first port, that answers with success.",
+        )
+        .also(&["url", "path"]),
         key("notify", Kind::Flag, "`true`: the service says so itself, with READY=1 on $NOTIFY_SOCKET."),
         key("log", TEXT, "A regular expression that a line of its output matches."),
         key("timeout", Kind::Text(Some(DURATION)), "How long until the start has failed, `60s` unless said."),
@@ -301,8 +309,11 @@ pub(crate) static IMAGE: Table = Table {
         key("kind", Kind::Choice(&["runtime", "devcontainer", "builder"]), "What it is for, `runtime` unless said.")
             .also(&["type"]),
         key("name", TEXT, "Its name in a registry, `ghcr.io/acme/guestbook`.").also(&["tag", "repository"]),
-        key("run", COMMAND, "The command, as a list of words; the service's own unless said.")
-            .also(&["command", "cmd", "entrypoint"]),
+        key("run", COMMAND, "The command, as a list of words; the service's own unless said.").also(&[
+            "command",
+            "cmd",
+            "entrypoint",
+        ]),
     ],
 };
 
@@ -315,9 +326,3 @@ pub(crate) static VM: Table = Table {
         key("disk", Kind::Text(Some(SIZE)), "Disk, `40G`."),
     ],
 };
-
-/// Every table with known keys.
-#[cfg(test)]
-pub(crate) static ALL: [&Table; 12] = [
-    &ROOT, &PROJECT, &SOURCES, &DEBIAN, &NIXPKGS, &COPY, &SHELL, &SERVICE, &READY, &LIMITS, &IMAGE, &VM,
-];

@@ -105,9 +105,9 @@ fn plain(value: &toml_edit::Value) -> Value<'static> {
         toml_edit::Value::Float(number) => Value::Float(*number.value()),
         toml_edit::Value::Boolean(flag) => Value::Flag(*flag.value()),
         toml_edit::Value::Datetime(_) => Value::Date,
-        toml_edit::Value::Array(array) => Value::List(
-            array.iter().map(|v| Node { span: v.span().unwrap_or(0..0), value: plain(v) }).collect(),
-        ),
+        toml_edit::Value::Array(array) => {
+            Value::List(array.iter().map(|v| Node { span: v.span().unwrap_or(0..0), value: plain(v) }).collect())
+        }
         toml_edit::Value::InlineTable(table) => Value::Table(entries(table)),
     }
 }

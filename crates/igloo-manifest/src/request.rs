@@ -191,14 +191,7 @@ impl Manifest {
 }
 
 impl Expansion {
-    fn add(
-        &mut self,
-        source: &str,
-        name: &str,
-        version: Option<Version>,
-        suite: Option<String>,
-        span: &Range<usize>,
-    ) {
+    fn add(&mut self, source: &str, name: &str, version: Option<Version>, suite: Option<String>, span: &Range<usize>) {
         let root = Root { name: name.to_owned(), version, suite, span: span.clone() };
         self.roots.entry(source.to_owned()).or_default().push(root);
     }

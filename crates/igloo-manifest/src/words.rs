@@ -67,7 +67,11 @@ pub(crate) fn variable(text: &str) -> Result<()> {
 /// When it is none of `[source:]name[=version][/suite]`, `@set`, `!name`, `flake:reference`.
 pub fn spec(text: &str) -> Result<SpecKind> {
     if text.trim() != text || text.is_empty() {
-        return Err(BadText::plain(if text.is_empty() { "a package without a name" } else { "a package name with blanks around it" }));
+        return Err(BadText::plain(if text.is_empty() {
+            "a package without a name"
+        } else {
+            "a package name with blanks around it"
+        }));
     }
     if let Some(set) = text.strip_prefix('@') {
         set_name(set)?;
@@ -166,7 +170,10 @@ pub(crate) fn duration(text: &str) -> Result<Duration> {
         "m" => 60_000,
         "h" => 3_600_000,
         "" if !digits.is_empty() => {
-            return Err(BadText::new(format!("the duration `{text}` has no unit"), format!("write `{text}s` or `{text}ms`")));
+            return Err(BadText::new(
+                format!("the duration `{text}` has no unit"),
+                format!("write `{text}s` or `{text}ms`"),
+            ));
         }
         _ => return Err(bad_duration(text)),
     };
@@ -301,6 +308,7 @@ pub(crate) fn port(text: &str) -> Result<Port> {
     };
     let number = |digits: &str| match digits.parse::<u16>() {
         Ok(port) if port > 0 && digits.bytes().all(|c| c.is_ascii_digit()) => Ok(port),
+        _ if digits == text => Err(bad(format!("`{text}` is no port from 1 to 65535"))),
         _ => Err(bad(format!("`{digits}` in `{text}` is no port from 1 to 65535"))),
     };
     let (host, container) = match rest.rsplit_once(':') {
@@ -389,10 +397,14 @@ const SIGNALS: [(&str, i32); 9] = [
 
 /// `SIGTERM` or `TERM`.
 pub(crate) fn signal(text: &str) -> Result<i32> {
-    SIGNALS.iter().find(|(name, _)| *name == text || name.strip_prefix("SIG") == Some(text)).map(|(_, n)| *n).ok_or_else(|| {
-        let names: Vec<_> = SIGNALS.iter().map(|(name, _)| *name).collect();
-        BadText::new(format!("`{text}` is no signal to stop with"), format!("one of {}", names.join(", ")))
-    })
+    SIGNALS
+        .iter()
+        .find(|(name, _)| *name == text || name.strip_prefix("SIG") == Some(text))
+        .map(|(_, n)| *n)
+        .ok_or_else(|| {
+            let names: Vec<_> = SIGNALS.iter().map(|(name, _)| *name).collect();
+            BadText::new(format!("`{text}` is no signal to stop with"), format!("one of {}", names.join(", ")))
+        })
 }
 
 /// The name of an image in a registry; its tag is given when it is pushed.
@@ -435,8 +447,8 @@ mod tests {
         assert_eq!(show(":5000"), "127.0.0.1 None 5000 false");
         assert_eq!(show("auto:5000"), "127.0.0.1 None 5000 false");
         assert_eq!(show("0.0.0.0:auto:5000"), "0.0.0.0 None 5000 false");
-        assert_eq!(show("0"), "`0` in `0` is no port from 1 to 65535");
-        assert_eq!(show("+80"), "`+80` in `+80` is no port from 1 to 65535");
+        assert_eq!(show("0"), "`0` is no port from 1 to 65535");
+        assert_eq!(show("+80"), "`+80` is no port from 1 to 65535");
         assert_eq!(show("80:99999"), "`99999` in `80:99999` is no port from 1 to 65535");
         assert_eq!(show("80/sctp"), "`sctp` in `80/sctp` is neither `tcp` nor `udp`");
         assert_eq!(show("example.org:80:80"), "`example.org` in `example.org:80:80` is no address");
@@ -449,19 +461,31 @@ mod tests {
         let bind = Volume::Bind { source: "../conf".into(), target: "/etc/app".into(), read_only: true };
         assert_eq!(volume("../conf:/etc/app:ro"), Ok(bind));
         assert_eq!(volume("tmpfs:/run:size=64M"), Ok(Volume::Tmpfs { target: "/run".into(), size: Some(64 << 20) }));
-        for text in ["data", "data:", "data:x", "data:/", "data:/a/../b", "Data:/a", "conf/x:/a", "data:/a:rx", "~/x:/a", "tmpfs:/a:ro"] {
+        for text in [
+            "data",
+            "data:",
+            "data:x",
+            "data:/",
+            "data:/a/../b",
+            "Data:/a",
+            "conf/x:/a",
+            "data:/a:rx",
+            "~/x:/a",
+            "tmpfs:/a:ro",
+        ] {
             assert!(volume(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn specs() {
-        let package = |source: Option<&str>, name: &str, version: Option<&str>, suite: Option<&str>| SpecKind::Package {
-            source: source.map(str::to_owned),
-            name: name.to_owned(),
-            version: version.map(|v| Version::parse(v).unwrap()),
-            suite: suite.map(str::to_owned),
-        };
+        let package =
+            |source: Option<&str>, name: &str, version: Option<&str>, suite: Option<&str>| SpecKind::Package {
+                source: source.map(str::to_owned),
+                name: name.to_owned(),
+                version: version.map(|v| Version::parse(v).unwrap()),
+                suite: suite.map(str::to_owned),
+            };
         assert_eq!(spec("git"), Ok(package(None, "git", None, None)));
         assert_eq!(spec("git=1:2.39.5-0+deb12u3"), Ok(package(None, "git", Some("1:2.39.5-0+deb12u3"), None)));
         assert_eq!(spec("git/bookworm-backports"), Ok(package(None, "git", None, Some("bookworm-backports"))));
@@ -470,7 +494,22 @@ mod tests {
         assert_eq!(spec("@devTools"), Ok(SpecKind::Set("devTools".into())));
         assert_eq!(spec("!fzf"), Ok(SpecKind::Exclude("fzf".into())));
         assert_eq!(spec("flake:.#app"), Ok(SpecKind::Flake(".#app".into())));
-        for text in ["", " git", "@", "!", "libc6:arm64", "pypi:flask", "git=", "git=a b", "git/", "git/../x", "-x", "flake:", "flake:#x", "a b"] {
+        for text in [
+            "",
+            " git",
+            "@",
+            "!",
+            "libc6:arm64",
+            "pypi:flask",
+            "git=",
+            "git=a b",
+            "git/",
+            "git/../x",
+            "-x",
+            "flake:",
+            "flake:#x",
+            "a b",
+        ] {
             assert!(spec(text).is_err(), "{text}");
         }
     }

@@ -10,7 +10,8 @@ use igloo_formats::deb::{MultiArch, Priority, Relations, Version};
 use igloo_formats::nix::StorePath;
 
 use super::{
-    Lock, LockError, LockedEnvironment, LockedGroup, LockedPackage, LockedSource, LockedSuite, LockedUser, VERSION, scan,
+    Lock, LockError, LockedEnvironment, LockedGroup, LockedPackage, LockedSource, LockedSuite, LockedUser, VERSION,
+    scan,
 };
 use crate::error::Position;
 use crate::node::{Entry, Node, Value};
@@ -35,7 +36,9 @@ pub(super) fn parse(text: &str, path: &Path) -> std::result::Result<Lock, LockEr
     let root = match scan::scan(text) {
         Some(root) => root,
         None => Node::parse(text).map_err(|e| match merge_conflict(text) {
-            Some(at) => syntax("an unresolved merge conflict: take either side, then run `igloo lock`".to_owned(), at..at),
+            Some(at) => {
+                syntax("an unresolved merge conflict: take either side, then run `igloo lock`".to_owned(), at..at)
+            }
             None => syntax(e.message, e.span),
         })?,
     };
@@ -258,12 +261,7 @@ fn group(node: &Node) -> Result<LockedGroup> {
             _ => return unknown(entry),
         }
     }
-    Ok(LockedGroup {
-        name: needed(name, "name", &node.span)?,
-        gid: needed(gid, "gid", &node.span)?,
-        package,
-        members,
-    })
+    Ok(LockedGroup { name: needed(name, "name", &node.span)?, gid: needed(gid, "gid", &node.span)?, package, members })
 }
 
 fn unknown<T>(entry: &Entry) -> Result<T> {

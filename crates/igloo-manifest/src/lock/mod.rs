@@ -298,7 +298,8 @@ impl Lock {
 
     /// The packages of an environment, in its order; those that the lock lacks are left out, [`Lock::verify`] tells.
     pub fn members(&self, environment: &LockedEnvironment) -> Vec<&LockedPackage> {
-        let of_source = self.packages.iter().filter(|p| p.source == environment.source && p.system == environment.system);
+        let of_source =
+            self.packages.iter().filter(|p| p.source == environment.source && p.system == environment.system);
         let by_name: HashMap<(&str, &str), &LockedPackage> =
             of_source.map(|p| ((p.name.as_str(), p.version.as_str()), p)).collect();
         let member = |(name, version): &(String, Version)| by_name.get(&(name.as_str(), version.as_str())).copied();

@@ -103,7 +103,13 @@ impl<'a> Scanner<'a> {
         loop {
             match self.byte() {
                 b' ' | b'\t' | b'\n' => self.at += 1,
-                b'#' => self.at = self.text[self.at..].find('\n').map_or(self.bytes.len(), |n| self.at + n),
+                b'#' => {
+                    let end = self.text[self.at..].find('\n').map_or(self.bytes.len(), |n| self.at + n);
+                    if self.bytes[self.at..end].iter().any(|c| matches!(c, 0..=8 | 10..=31 | 127)) {
+                        return;
+                    }
+                    self.at = end;
+                }
                 _ => return,
             }
         }

@@ -93,8 +93,6 @@ impl Context<'_> {
 pub(crate) struct Fields<'n, 'a> {
     table: &'static Table,
     entries: &'n [Entry<'a>],
-    /// Where the table begins.
-    pub(crate) span: Range<usize>,
     /// The keys that were asked for, to prove that no key is known and then ignored.
     asked: Vec<&'static str>,
 }
@@ -122,7 +120,7 @@ impl<'n, 'a> Fields<'n, 'a> {
                 cx.error(span.clone(), message, format!("`{}` is missing", key.name), Some(lower(key.doc)));
             }
         }
-        Some(Self { table, entries, span, asked: Vec::new() })
+        Some(Self { table, entries, asked: Vec::new() })
     }
 
     /// A key's entry, if it is there.
@@ -150,7 +148,15 @@ impl<'n, 'a> Fields<'n, 'a> {
         name: &'static str,
         parse: impl FnOnce(&str) -> Result<T, BadText>,
     ) -> Option<T> {
-        let (text, node) = self.text(cx, name)?;
+        let node = self.get(name)?;
+        if let Value::Integer(number) = node.value {
+            // `memory = 8`: what is wrong with the text `8` tells more than that it must be one.
+            let raw = number.to_string();
+            let help = parse(&raw).map_or_else(|bad| bad.help, |_| Some(format!("put it in quotes: `\"{raw}\"`")));
+            cx.wrong(name, node, "a text", help);
+            return None;
+        }
+        let text = cx.text(name, node)?;
         cx.good(node, parse(text))
     }
 
@@ -268,7 +274,7 @@ pub(crate) fn choice<T: Copy>(cx: &mut Context, what: &str, node: &Node, choices
     let words = || choices.iter().map(|(word, _)| *word);
     let all: Vec<_> = words().map(|w| format!("`{w}`")).collect();
     let help = match similar(text, words()) {
-        Some(word) => format!("did you mean `{word}`? It is one of {}", all.join(", ")),
+        Some(word) => format!("did you mean `{word}`? the values are {}", all.join(", ")),
         None => format!("one of {}", all.join(", ")),
     };
     let message = format!("`{text}` is no value of `{what}`");
@@ -308,8 +314,9 @@ pub(crate) fn similar<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> O
         .map(|(_, word)| word)
 }
 
-/// A sentence of the schema as the end of a message.
+/// A sentence of the schema as the end of a message, without its examples.
 fn lower(doc: &str) -> String {
+    let doc = doc.split_once(": ").map_or(doc, |(head, _)| head);
     let doc = doc.strip_suffix('.').unwrap_or(doc);
     let mut chars = doc.chars();
     chars.next().map(|c| c.to_lowercase().chain(chars).collect()).unwrap_or_default()

@@ -14,7 +14,6 @@ use std::path::Path;
 
 use igloo_base::System;
 
-pub(crate) use fields::similar;
 use fields::{Context, Fields};
 
 use crate::error::{Diagnostic, ManifestError};
@@ -85,16 +84,14 @@ fn document(cx: &mut Context, root: &Node, path: &Path) -> Option<Manifest> {
         Some(Set { packages: content::packages(cx, &format!("sets.{}", entry.key), &entry.node) })
     });
     let shells = each(cx, fields.get("shells"), "shells", shell);
-    let services =
-        each(cx, fields.get("services"), "services", |cx, entry| service::service(cx, entry, &mut places));
+    let services = each(cx, fields.get("services"), "services", |cx, entry| service::service(cx, entry, &mut places));
     let images = each(cx, fields.get("images"), "images", |cx, entry| image(cx, entry, &mut places));
     let vm = fields.entry("vm").and_then(|e| vm(cx, e));
     let scripts = each(cx, fields.get("scripts"), "scripts", |cx, entry| {
         fields::choice(cx, &format!("scripts.{}", entry.key), &entry.node, &ScriptDecision::NAMES)
     });
     let project = project?;
-    let manifest =
-        Manifest { path: path.to_owned(), project, sources, sets, shells, services, images, vm, scripts };
+    let manifest = Manifest { path: path.to_owned(), project, sources, sets, shells, services, images, vm, scripts };
     check::check(cx, &manifest, &places);
     Some(manifest)
 }

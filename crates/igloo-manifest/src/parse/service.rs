@@ -114,9 +114,15 @@ fn ready(cx: &mut Context, entry: &Entry, ports: &[Port]) -> Option<Ready> {
         }
     }
     if let Some((text, node)) = fields.text(cx, "log") {
-        match text.is_empty() {
-            true => cx.error(node.span.clone(), "`log` is empty", "every line would match", None),
-            false => probes.push(Probe::Log(text.to_owned())),
+        match regex::Regex::new(text) {
+            _ if text.is_empty() => cx.error(node.span.clone(), "`log` is empty", "every line would match", None),
+            Ok(_) => probes.push(Probe::Log(text.to_owned())),
+            Err(e) => {
+                // Its message is a drawing of several lines, the last of which says what is wrong.
+                let why = e.to_string();
+                let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ");
+                cx.error(node.inner_span(cx.text), format!("`log` is no regular expression: {why}"), "", None);
+            }
         }
     }
     let timeout = fields.parsed(cx, "timeout", words::duration).unwrap_or(READY_TIMEOUT);
@@ -146,7 +152,10 @@ fn ready(cx: &mut Context, entry: &Entry, ports: &[Port]) -> Option<Ready> {
 /// A whole address, or a path on the service's first TCP port.
 fn http(text: &str, ports: &[Port]) -> Result<String, words::BadText> {
     if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Err(words::BadText::new(format!("`{text}` is no address"), "`http://localhost:5000/healthz` or `/healthz`"));
+        return Err(words::BadText::new(
+            format!("`{text}` is no address"),
+            "`http://localhost:5000/healthz` or `/healthz`",
+        ));
     }
     if text.starts_with('/') {
         return match ports.iter().find(|p| !p.udp) {
@@ -161,7 +170,9 @@ fn http(text: &str, ports: &[Port]) -> Result<String, words::BadText> {
         Some(rest) if !rest.is_empty() && !rest.starts_with(['/', ':', '?']) => Ok(text.to_owned()),
         _ => {
             let help = match text.starts_with("https://") {
-                true => "readiness is asked from inside the service, without TLS: `http://localhost:PORT/`, or use `tcp`",
+                true => {
+                    "readiness is asked from inside the service, without TLS: `http://localhost:PORT/`, or use `tcp`"
+                }
                 false => "`http://localhost:5000/healthz`, or `/healthz` on the service's first port",
             };
             Err(words::BadText::new(format!("`{text}` is no address to ask"), help))
