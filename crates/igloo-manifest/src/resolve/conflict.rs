@@ -1,7 +1,7 @@
 //! Why there is no answer, told so that a person can change the request.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::rc::Rc;
 
 use igloo_base::System;
 use igloo_formats::deb::{Alternative, Clause};
@@ -10,6 +10,9 @@ use super::universe::{Candidate, Universe};
 use super::verify::{Member, Violation};
 use super::{WHY_BASE, WHY_ROOT};
 use crate::request::EnvironmentRequest;
+
+/// A chain of more links is cut.
+const MAX_CHAIN: usize = 50;
 
 /// Why an environment cannot be resolved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -71,7 +74,19 @@ pub(super) struct Dead {
     /// Its name.
     pub(super) name: String,
     /// Why it cannot be had.
-    pub(super) refusal: Rc<Refusal>,
+    pub(super) refusal: Refusal,
+    /// The packages, with version, that the walk found it cannot have.
+    pub(super) others: HashMap<String, Refusal>,
+}
+
+impl Dead {
+    /// What a refusal of a package, with version, goes back to.
+    fn cause<'a>(&'a self, package: &str, refusal: &'a Refusal) -> &'a Refusal {
+        match refusal {
+            Refusal::Dead => self.others.get(package).unwrap_or(refusal),
+            refusal => refusal,
+        }
+    }
 }
 
 /// Why a package cannot be had.
@@ -87,38 +102,47 @@ pub(super) enum Refusal {
     NoSuchVersion,
     /// It is chosen already, in another version.
     OtherVersion { chosen: String, by: String },
-    /// `who` conflicts with, or breaks, `relation`, which is `with`; one of both is already chosen, by `by`.
-    Enemy { who: String, relation: Alternative, with: String, chosen: String, by: String },
+    /// It cannot be together with what is chosen already.
+    Enemy(Box<Enemy>),
     /// A clause of it cannot hold.
-    Unmet { package: String, clause: Clause, tried: Vec<(String, Rc<Refusal>)> },
-    /// It has been tried before.
-    Again(Rc<Refusal>),
+    Unmet { package: String, clause: Clause, tried: Vec<(String, Refusal)> },
+    /// It was tried: see [`Dead::others`]. Not nested, as an archive could nest it deeper than any stack.
+    Dead,
+}
+
+/// Two packages that cannot be together.
+#[derive(Debug, Clone)]
+pub(super) struct Enemy {
+    /// The package that conflicts with, or breaks, `relation`.
+    pub(super) who: String,
+    pub(super) relation: Alternative,
+    /// The package that is meant by it.
+    pub(super) with: String,
+    /// One of both, already chosen.
+    pub(super) chosen: String,
+    /// Who pulled that in.
+    pub(super) by: String,
 }
 
 impl Refusal {
-    fn first(&self) -> &Refusal {
-        match self {
-            Refusal::Again(refusal) => refusal.first(),
-            refusal => refusal,
-        }
-    }
-
     /// In a few words, after the name of the package.
     fn why(&self) -> String {
-        match self.first() {
+        match self {
             Refusal::Excluded => "excluded".to_owned(),
             Refusal::Unknown => "there is no such package".to_owned(),
             Refusal::Virtual(_) => "not a package but a name that several packages provide".to_owned(),
             Refusal::NoSuchVersion => "not the version that was asked for".to_owned(),
             Refusal::OtherVersion { chosen, by } => format!("{chosen} is already needed{}", wanted_by(by)),
-            Refusal::Enemy { who, relation, with, chosen, by } if chosen == with => {
-                format!("{who} cannot be together with {relation}, but {chosen} is already needed{}", wanted_by(by))
-            }
-            Refusal::Enemy { relation, chosen, by, .. } => {
-                format!("{chosen}, which is already needed{}, cannot be together with {relation}", wanted_by(by))
+            Refusal::Enemy(enemy) => {
+                let Enemy { who, relation, with, chosen, by } = &**enemy;
+                let by = wanted_by(by);
+                match chosen == with {
+                    true => format!("{who} cannot be together with {relation}, but {chosen} is already needed{by}"),
+                    false => format!("{chosen}, which is already needed{by}, cannot be together with {relation}"),
+                }
             }
             Refusal::Unmet { clause, .. } => format!("depends on {clause}, which cannot be had either"),
-            Refusal::Again(_) => String::new(),
+            Refusal::Dead => "cannot be had".to_owned(),
         }
     }
 }
@@ -143,7 +167,7 @@ pub(super) fn explain(universe: &dyn Universe, request: &EnvironmentRequest, sys
         help: None,
     };
     let name = &dead.name;
-    match dead.refusal.first() {
+    match &dead.refusal {
         Refusal::Excluded => {
             conflict.reason = format!("`{name}` is asked for and excluded");
             conflict.help = Some(format!("remove `{name}` or `!{name}`"));
@@ -161,7 +185,7 @@ pub(super) fn explain(universe: &dyn Universe, request: &EnvironmentRequest, sys
             conflict.help = Some(format!("ask for one of {}", list(names)));
         }
         Refusal::NoSuchVersion => no_such_version(universe, request, system, dead, &mut conflict),
-        Refusal::Unmet { .. } => unmet(universe, request, system, &dead.refusal, &mut conflict),
+        Refusal::Unmet { .. } => unmet(universe, request, system, dead, &mut conflict),
         refusal => {
             conflict.reason = format!("`{name}` cannot be had");
             let what = name.clone();
@@ -196,26 +220,22 @@ fn no_such_version(
 }
 
 /// Follows the first attempt of every clause down to the one that fails by itself.
-fn unmet(
-    universe: &dyn Universe,
-    request: &EnvironmentRequest,
-    system: System,
-    refusal: &Refusal,
-    conflict: &mut Conflict,
-) {
-    let mut at = refusal.first();
+fn unmet(universe: &dyn Universe, request: &EnvironmentRequest, system: System, dead: &Dead, conflict: &mut Conflict) {
+    let mut at = &dead.refusal;
     while let Refusal::Unmet { package, clause, tried } = at {
         conflict.chain.push(Link { package: package.clone(), clause: clause.to_string() });
-        let deeper = tried.iter().map(|(_, r)| r.first()).find(|r| matches!(r, Refusal::Unmet { .. }));
-        if let Some(deeper) = deeper {
-            at = deeper;
-            continue;
+        let causes = tried.iter().map(|(package, refusal)| dead.cause(package, refusal));
+        match causes.into_iter().find(|cause| matches!(cause, Refusal::Unmet { .. })) {
+            // Nothing dead can lead back to itself, but what is drawn from a hostile archive need not be long.
+            Some(deeper) if conflict.chain.len() < MAX_CHAIN => at = deeper,
+            _ => {
+                conflict.reason = format!("`{package}` depends on `{clause}`, which cannot be had");
+                for wanted in &clause.0 {
+                    unfit(universe, request, system, wanted, tried, conflict);
+                }
+                break;
+            }
         }
-        conflict.reason = format!("`{package}` depends on `{clause}`, which cannot be had");
-        for wanted in &clause.0 {
-            unfit(universe, request, system, wanted, tried, conflict);
-        }
-        break;
     }
 }
 
@@ -225,7 +245,7 @@ fn unfit(
     request: &EnvironmentRequest,
     system: System,
     wanted: &Alternative,
-    tried: &[(String, Rc<Refusal>)],
+    tried: &[(String, Refusal)],
     conflict: &mut Conflict,
 ) {
     let own = universe.candidates(&wanted.name);
@@ -238,7 +258,7 @@ fn unfit(
     for candidate in own.iter().chain(&others) {
         let member = Member::from(&candidate.record);
         let label = super::walk::label(candidate);
-        let attempt = tried.iter().find(|(what, _)| *what == label).map(|(_, refusal)| refusal.first());
+        let attempt = tried.iter().find(|(what, _)| *what == label).map(|(_, refusal)| refusal);
         let why = if request.excludes.contains(&candidate.record.name) {
             conflict.help.get_or_insert_with(|| format!("remove `!{}`, or what needs it", candidate.record.name));
             "excluded".to_owned()
@@ -266,8 +286,9 @@ fn unfit(
 
 fn help_for(refusal: &Refusal) -> Option<String> {
     match refusal {
-        Refusal::Enemy { who, with, .. } => Some(format!(
-            "do without {who} or without {with}: ask for another alternative, or exclude one with `!name`"
+        Refusal::Enemy(enemy) => Some(format!(
+            "do without {} or without {}: ask for another alternative, or exclude one with `!name`",
+            enemy.who, enemy.with
         )),
         Refusal::OtherVersion { chosen, .. } => Some(format!("ask for another version than {chosen}")),
         _ => None,

@@ -3,7 +3,7 @@
 //! The answer is the one that `apt-get install` gives on a machine without any package: depth first, clause by clause
 //! in the order of the control file, the first alternative that can be had. Where that walk runs into a dead end, the
 //! choices that led there are avoided and the walk begins again, a bounded number of times. What comes out is
-//! checked clause by clause by [`verify`], which shares no code with the walk; `igloo.lock` is checked by it too.
+//! checked clause by clause by [`verify`], which knows nothing of the walk; `igloo.lock` is checked by it too.
 //!
 //! Takes a [`Universe`] and a request, gives a [`Resolution`] or a [`Conflict`] that explains itself. Never reads a
 //! file, never asks what time it is: equal input gives equal output.

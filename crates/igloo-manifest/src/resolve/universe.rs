@@ -5,7 +5,9 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use igloo_formats::deb::{Index, Record};
+use igloo_formats::deb::{Index, Record, Relations};
+
+use crate::lock::LockedPackage;
 
 /// A package that can be chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +30,35 @@ impl Candidate {
     pub fn preference(a: &Candidate, b: &Candidate) -> Ordering {
         let key = |c: &Candidate| (Reverse(c.locked), c.not_automatic);
         key(a).cmp(&key(b)).then_with(|| b.record.version.cmp(&a.record.version))
+    }
+}
+
+impl From<&LockedPackage> for Candidate {
+    /// What a lock keeps of a package; the index, if it still has it, knows the rest.
+    fn from(package: &LockedPackage) -> Self {
+        let record = Record {
+            name: package.name.clone(),
+            version: package.version.clone(),
+            architecture: package.architecture.clone(),
+            source: package.name.clone(),
+            priority: package.priority,
+            essential: package.essential,
+            multi_arch: package.multi_arch,
+            section: package.section.clone(),
+            installed_size: package.installed_size,
+            filename: package.file.clone(),
+            size: package.size,
+            sha256: package.sha256,
+            pre_depends: Relations::default(),
+            depends: package.depends.clone(),
+            recommends: package.recommends.clone(),
+            conflicts: package.conflicts.clone(),
+            breaks: Relations::default(),
+            replaces: package.replaces.clone(),
+            provides: package.provides.clone(),
+            description: String::new(),
+        };
+        Candidate { record, suite: package.suite.clone(), not_automatic: false, locked: true, rank: 0 }
     }
 }
 

@@ -1,13 +1,12 @@
 //! The walk: choose, follow the clauses of what was chosen, undo what leads nowhere.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use igloo_base::System;
-use igloo_formats::deb::{Alternative, Clause};
+use igloo_formats::deb::{Alternative, Clause, Record};
 
-use super::conflict::{self, Conflict, Dead, Refusal};
+use super::conflict::{self, Conflict, Dead, Enemy, Refusal};
 use super::universe::{Candidate, Universe};
 use super::verify::{Member, verify};
 use super::{MINIMAL, Resolution, WHY_BASE, WHY_ROOT};
@@ -62,7 +61,7 @@ struct Walk<'a> {
     request: &'a EnvironmentRequest,
     system: System,
     avoid: &'a Avoid,
-    /// Roots that were asked for in a version, or from a suite.
+    /// Roots that were asked for in a version, or from a suite: no other will do.
     pinned: HashMap<String, Arc<Candidate>>,
     /// The candidate that is tried for a name unless a clause needs another.
     preferred: HashMap<String, Option<Arc<Candidate>>>,
@@ -74,7 +73,7 @@ struct Walk<'a> {
     /// Chosen packages by what they conflict with or break.
     enemies: HashMap<String, Vec<Arc<Candidate>>>,
     /// What was tried and cannot be had in this walk.
-    dead: HashMap<String, Rc<Refusal>>,
+    dead: HashMap<String, Refusal>,
     /// Chosen packages that stood in the way of others, as they came up.
     obstacles: Vec<String>,
 }
@@ -90,27 +89,41 @@ struct Frame {
     candidate: Arc<Candidate>,
     /// The clause that is looked at, counted through `Pre-Depends`, `Depends` and `Recommends`.
     clause: usize,
-    /// What could satisfy it and was not yet tried, the best last; `None` before it was looked at.
-    options: Option<Vec<Arc<Candidate>>>,
-    tried: Vec<(String, Rc<Refusal>)>,
+    /// What could satisfy it and was not yet tried, the best last.
+    options: Vec<Arc<Candidate>>,
+    /// Where `options` are from.
+    asked: Asked,
+    tried: Vec<(String, Refusal)>,
     /// Length of the trail before this package was chosen.
     trail: usize,
 }
 
+/// How far a frame went in looking for options.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Nothing,
+    Preferred,
+    Everything,
+}
+
 impl Frame {
-    /// The clause that is looked at, and whether it must hold.
-    fn clause(&self, recommends: bool) -> Option<(&Clause, bool)> {
-        let record = &self.candidate.record;
-        let needed = record.pre_depends.iter().chain(&record.depends).map(|clause| (clause, true));
-        let wished = record.recommends.iter().filter(|_| recommends).map(|clause| (clause, false));
-        needed.chain(wished).nth(self.clause)
+    fn new(candidate: Arc<Candidate>, trail: usize) -> Self {
+        Self { candidate, clause: 0, options: Vec::new(), asked: Asked::Nothing, tried: Vec::new(), trail }
     }
 
     fn next_clause(&mut self) {
         self.clause += 1;
-        self.options = None;
+        self.options.clear();
+        self.asked = Asked::Nothing;
         self.tried.clear();
     }
+}
+
+/// A clause, counted through `Pre-Depends`, `Depends` and, if they are followed, `Recommends`; and whether it must hold.
+fn clause_at(record: &Record, at: usize, recommends: bool) -> Option<(&Clause, bool)> {
+    let needed = record.pre_depends.iter().chain(&record.depends).map(|clause| (clause, true));
+    let wished = record.recommends.iter().filter(|_| recommends).map(|clause| (clause, false));
+    needed.chain(wished).nth(at)
 }
 
 enum Step {
@@ -119,7 +132,7 @@ enum Step {
     /// Every clause holds.
     Done,
     /// A clause cannot hold.
-    Dead(Rc<Refusal>),
+    Dead(Refusal),
 }
 
 impl<'a> Walk<'a> {
@@ -141,18 +154,23 @@ impl<'a> Walk<'a> {
     }
 
     /// All roots are chosen before the first clause is followed, so that a clause which a root satisfies adds nothing.
-    fn run(&mut self) -> Result<(), Dead> {
+    fn run(&mut self) -> Result<(), Box<Dead>> {
         let mut roots = Vec::new();
         for (i, root) in self.request.roots.iter().enumerate() {
-            let candidate =
-                self.root(root).map_err(|refusal| Dead { root: Some(i), name: root.name.clone(), refusal })?;
-            self.pinned.insert(candidate.record.name.clone(), Arc::clone(&candidate));
+            let candidate = self.root(root).map_err(|refusal| self.give_up(Some(i), &root.name, refusal))?;
+            if root.version.is_some() || root.suite.is_some() {
+                self.pinned.insert(root.name.clone(), Arc::clone(&candidate));
+            }
             roots.push((Some(i), candidate, WHY_ROOT));
+        }
+        // So that a name that is asked for twice, once in a version, is the same both times.
+        for (_, candidate, _) in &mut roots {
+            *candidate = self.pinned.get(&candidate.record.name).unwrap_or(candidate).clone();
         }
         let mut all = Vec::new();
         for name in self.base() {
             // A base is what others take for granted; an archive that lacks a part of it has no use for that.
-            if !self.pinned.contains_key(&name)
+            if !roots.iter().any(|(_, root, _)| root.record.name == name)
                 && let Some(candidate) = self.preferred(&name)
             {
                 all.push((None, candidate, WHY_BASE));
@@ -161,17 +179,29 @@ impl<'a> Walk<'a> {
         all.append(&mut roots);
 
         for (root, candidate, by) in &all {
-            let dead = |refusal| Dead { root: *root, name: candidate.record.name.clone(), refusal: Rc::new(refusal) };
             match self.chosen.get(&candidate.record.name) {
                 Some(same) if Arc::ptr_eq(&same.candidate, candidate) => {}
-                _ => self.choose(candidate, by).map_err(dead)?,
+                _ => self.choose(candidate, by).map_err(|refusal| self.lose(*root, candidate, refusal))?,
             }
         }
         for (root, candidate, _) in all {
-            let name = candidate.record.name.clone();
-            self.follow(candidate).map_err(|refusal| Dead { root, name, refusal })?;
+            self.follow(&candidate).map_err(|refusal| self.lose(root, &candidate, refusal))?;
         }
         Ok(())
+    }
+
+    /// A root in a version that cannot be had; another walk may try another version.
+    fn lose(&mut self, root: Option<usize>, candidate: &Arc<Candidate>, refusal: Refusal) -> Box<Dead> {
+        self.obstruct(candidate);
+        let refusal = match refusal {
+            Refusal::Dead => self.dead.get(&label(candidate)).cloned().unwrap_or(refusal),
+            refusal => refusal,
+        };
+        self.give_up(root, &candidate.record.name, refusal)
+    }
+
+    fn give_up(&mut self, root: Option<usize>, name: &str, refusal: Refusal) -> Box<Dead> {
+        Box::new(Dead { root, name: name.to_owned(), refusal, others: std::mem::take(&mut self.dead) })
     }
 
     fn base(&self) -> Vec<String> {
@@ -193,9 +223,9 @@ impl<'a> Walk<'a> {
     }
 
     /// The candidate that a root means.
-    fn root(&mut self, root: &Root) -> Result<Arc<Candidate>, Rc<Refusal>> {
+    fn root(&mut self, root: &Root) -> Result<Arc<Candidate>, Refusal> {
         if self.excluded(&root.name) {
-            return Err(Rc::new(Refusal::Excluded));
+            return Err(Refusal::Excluded);
         }
         let all = self.usable(&root.name);
         if all.is_empty() {
@@ -204,14 +234,14 @@ impl<'a> Walk<'a> {
             providers.retain(|p| self.preferred(&p.record.name).is_some_and(|best| Arc::ptr_eq(&best, p)));
             providers.sort_by(|a, b| a.record.name.cmp(&b.record.name));
             return match providers.as_slice() {
-                [] => Err(Rc::new(Refusal::Unknown)),
+                [] => Err(Refusal::Unknown),
                 [one] if root.version.is_none() && root.suite.is_none() => Ok(Arc::clone(one)),
-                some => Err(Rc::new(Refusal::Virtual(some.iter().map(|p| p.record.name.clone()).collect()))),
+                some => Err(Refusal::Virtual(some.iter().map(|p| p.record.name.clone()).collect())),
             };
         }
         let from = |suite: &str| root.suite.as_deref().is_none_or(|s| s == suite);
         let fits = |c: &&Arc<Candidate>| root.version.as_ref().is_none_or(|v| *v == c.record.version) && from(&c.suite);
-        all.iter().find(fits).cloned().ok_or_else(|| Rc::new(Refusal::NoSuchVersion))
+        all.iter().find(fits).cloned().ok_or(Refusal::NoSuchVersion)
     }
 
     /// Every candidate of a name that this walk may choose, the best first.
@@ -231,7 +261,8 @@ impl<'a> Walk<'a> {
     }
 
     fn may_use(&self, candidate: &Candidate) -> bool {
-        Member::from(&candidate.record).runs_on(self.system) && !self.avoid.contains(&label(candidate))
+        Member::from(&candidate.record).runs_on(self.system)
+            && (self.avoid.is_empty() || !self.avoid.contains(&label(candidate)))
     }
 
     fn preferred(&mut self, name: &str) -> Option<Arc<Candidate>> {
@@ -255,31 +286,24 @@ impl<'a> Walk<'a> {
     }
 
     /// What could satisfy a clause, the best first: the alternatives as written, for each the package of that name,
-    /// then its providers. Only preferred candidates, unless none of them will do.
-    fn options(&mut self, clause: &Clause, of: &Candidate) -> Vec<Arc<Candidate>> {
+    /// then its providers. Either the preferred candidates, as apt does, or every one there is.
+    fn options(&mut self, clause: &Clause, of: &Candidate, asked: Asked) -> Vec<Arc<Candidate>> {
         let mut alternatives: Vec<&Alternative> = clause.0.iter().collect();
         // `usrmerge` turns an old system into a merged one, `usr-is-merged` says that it is: every root of ours is.
         if let Some(at) = alternatives.iter().position(|a| a.name == MINIMAL[0]) {
             alternatives[..=at].rotate_right(1);
         }
         let mut options: Vec<Arc<Candidate>> = Vec::new();
-        for wanted in &alternatives {
-            let mut some: Vec<_> = self.preferred(&wanted.name).into_iter().collect();
-            for provider in self.providers(&wanted.name) {
-                if self.preferred(&provider.record.name).is_some_and(|best| Arc::ptr_eq(&best, &provider)) {
-                    some.push(provider);
-                }
-            }
-            self.add_options(&mut options, some, wanted);
-        }
-        if options.is_empty() {
-            for wanted in alternatives {
-                let mut some = self.usable(&wanted.name);
-                some.extend(self.providers(&wanted.name));
+        for wanted in alternatives {
+            let mut some = self.usable(&wanted.name);
+            some.extend(self.providers(&wanted.name));
+            if asked == Asked::Preferred {
+                some.retain(|c| self.preferred(&c.record.name).is_some_and(|best| Arc::ptr_eq(&best, c)));
+            } else {
                 // A package from backports finds what it needs there.
                 some.sort_by_key(|c| c.suite != of.suite);
-                self.add_options(&mut options, some, wanted);
             }
+            self.add_options(&mut options, some, wanted);
         }
         options
     }
@@ -300,8 +324,8 @@ impl<'a> Walk<'a> {
     /// Chooses a package if nothing that is already chosen speaks against it.
     fn choose(&mut self, candidate: &Arc<Candidate>, by: &str) -> Result<(), Refusal> {
         let name = &candidate.record.name;
-        if let Some(refusal) = self.dead.get(&label(candidate)) {
-            return Err(Refusal::Again(Rc::clone(refusal)));
+        if self.dead.contains_key(&label(candidate)) {
+            return Err(Refusal::Dead);
         }
         if let Some(other) = self.chosen.get(name) {
             let refusal = Refusal::OtherVersion { chosen: label(&other.candidate), by: other.by.clone() };
@@ -314,10 +338,11 @@ impl<'a> Walk<'a> {
         }
         let record = &candidate.record;
         for clause in record.pre_depends.iter().chain(&record.depends) {
-            if !self.satisfied(clause) && self.options(clause, candidate).is_empty() && !self.alone(candidate, clause) {
+            // Not worth a try, nor what would be chosen for the clauses before.
+            if !self.satisfied(clause) && !self.possible(clause) {
                 let refusal = Refusal::Unmet { package: label(candidate), clause: clause.clone(), tried: Vec::new() };
-                self.dead.insert(label(candidate), Rc::new(refusal.clone()));
-                return Err(refusal);
+                self.dead.insert(label(candidate), refusal);
+                return Err(Refusal::Dead);
             }
         }
         let member = Member::from(record);
@@ -332,9 +357,12 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// True for a clause that the package satisfies by itself.
-    fn alone(&self, candidate: &Candidate, clause: &Clause) -> bool {
-        clause.0.iter().any(|wanted| Member::from(&candidate.record).satisfies(wanted, self.system))
+    /// True if some candidate would satisfy a clause, whatever is chosen.
+    fn possible(&self, clause: &Clause) -> bool {
+        clause.0.iter().any(|wanted| {
+            let fits = |c: &Arc<Candidate>| Member::from(&c.record).satisfies(wanted, self.system);
+            self.usable(&wanted.name).iter().any(fits) || self.providers(&wanted.name).iter().any(fits)
+        })
     }
 
     /// A chosen package that cannot be together with this one.
@@ -344,7 +372,7 @@ impl<'a> Walk<'a> {
         let refusal = |who: &Candidate, relation: &Alternative, with: &Candidate, chosen: &Candidate| {
             let by = self.chosen.get(&chosen.record.name).map_or_else(String::new, |c| c.by.clone());
             let (who, relation, with) = (label(who), relation.clone(), label(with));
-            Refusal::Enemy { who, relation, with, chosen: label(chosen), by }
+            Refusal::Enemy(Box::new(Enemy { who, relation, with, chosen: label(chosen), by }))
         };
         for relation in member.enemies() {
             let named = self.provided.get(&relation.name).into_iter().flatten();
@@ -365,10 +393,9 @@ impl<'a> Walk<'a> {
         None
     }
 
-    /// Remembers that a chosen package stood in the way, if one could do without it.
+    /// Remembers that a package stood in the way, if one could do without it.
     fn obstruct(&mut self, candidate: &Arc<Candidate>) {
-        let by = self.chosen.get(&candidate.record.name).map(|c| c.by.as_str());
-        if by != Some(WHY_ROOT) && by != Some(WHY_BASE) {
+        if !self.pinned.get(&candidate.record.name).is_some_and(|pinned| Arc::ptr_eq(pinned, candidate)) {
             let obstacle = label(candidate);
             self.obstacles.retain(|o| *o != obstacle);
             self.obstacles.push(obstacle);
@@ -377,22 +404,20 @@ impl<'a> Walk<'a> {
 
     /// Follows the clauses of a chosen package and of everything that is chosen on the way. A stack of our own, as
     /// the depth is in the archive's hands.
-    fn follow(&mut self, candidate: Arc<Candidate>) -> Result<(), Rc<Refusal>> {
-        let trail = self.trail.len();
-        let mut stack = vec![Frame { candidate, clause: 0, options: None, tried: Vec::new(), trail }];
+    fn follow(&mut self, candidate: &Arc<Candidate>) -> Result<(), Refusal> {
+        let mut stack = vec![Frame::new(Arc::clone(candidate), self.trail.len())];
         while let Some(frame) = stack.last_mut() {
             match self.step(frame) {
                 Step::Enter(next) => stack.push(next),
                 Step::Done => drop(stack.pop()),
                 Step::Dead(refusal) => {
-                    let trail = frame.trail;
-                    let name = label(&frame.candidate);
-                    stack.pop();
+                    let (trail, name) = (frame.trail, label(&frame.candidate));
                     self.undo(trail);
-                    self.dead.insert(name.clone(), Rc::clone(&refusal));
+                    self.dead.insert(name.clone(), refusal);
+                    stack.pop();
                     match stack.last_mut() {
-                        Some(parent) => parent.tried.push((name, refusal)),
-                        None => return Err(refusal),
+                        Some(parent) => parent.tried.push((name, Refusal::Dead)),
+                        None => return Err(Refusal::Dead),
                     }
                 }
             }
@@ -401,35 +426,39 @@ impl<'a> Walk<'a> {
     }
 
     fn step(&mut self, frame: &mut Frame) -> Step {
+        let of = Arc::clone(&frame.candidate);
         loop {
-            let Some((clause, needed)) = frame.clause(self.request.recommends) else { return Step::Done };
+            let clause = clause_at(&of.record, frame.clause, self.request.recommends);
+            let Some((clause, needed)) = clause else { return Step::Done };
             if self.satisfied(clause) {
                 frame.next_clause();
                 continue;
             }
-            if frame.options.is_none() {
-                let mut options = self.options(clause, &frame.candidate);
-                options.reverse();
-                frame.options = Some(options);
-            }
-            let trail = self.trail.len();
-            match frame.options.as_mut().and_then(Vec::pop) {
-                Some(candidate) => match self.choose(&candidate, &frame.candidate.record.name) {
-                    Ok(()) => {
-                        return Step::Enter(Frame { candidate, clause: 0, options: None, tried: Vec::new(), trail });
-                    }
-                    Err(refusal) => frame.tried.push((label(&candidate), Rc::new(refusal))),
-                },
-                None if needed => {
-                    let (Some((clause, _)), package) = (frame.clause(true), label(&frame.candidate)) else {
-                        return Step::Done;
-                    };
-                    let refusal =
-                        Refusal::Unmet { package, clause: clause.clone(), tried: std::mem::take(&mut frame.tried) };
-                    return Step::Dead(Rc::new(refusal));
+            if let Some(candidate) = frame.options.pop() {
+                let trail = self.trail.len();
+                match self.choose(&candidate, &of.record.name) {
+                    Ok(()) => return Step::Enter(Frame::new(candidate, trail)),
+                    Err(refusal) => frame.tried.push((label(&candidate), refusal)),
                 }
-                None => frame.next_clause(),
+                continue;
             }
+            let next = match frame.asked {
+                Asked::Nothing => Asked::Preferred,
+                Asked::Preferred => Asked::Everything,
+                Asked::Everything if needed => {
+                    let (package, clause) = (label(&of), clause.clone());
+                    return Step::Dead(Refusal::Unmet { package, clause, tried: std::mem::take(&mut frame.tried) });
+                }
+                Asked::Everything => {
+                    frame.next_clause();
+                    continue;
+                }
+            };
+            let mut options = self.options(clause, &of, next);
+            options.retain(|c| !frame.tried.iter().any(|(tried, _)| *tried == label(c)));
+            options.reverse();
+            frame.options = options;
+            frame.asked = next;
         }
     }
 
