@@ -1,15 +1,29 @@
 //! The blocking client of the control socket.
 
-use std::path::Path;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::ClientError;
 use crate::spec::{Condition, Project};
-use crate::wire::{Plan, PortStatus, ProjectStatus, Reply, Request, ServiceEvent, Settled};
+use crate::wire::{Hello, Plan, PortStatus, ProjectStatus, Reply, Request, ServiceEvent, Settled, VERSION, Welcome};
+
+/// A supervisor answers a greeting at once, however busy its services are.
+const GREETING: Duration = Duration::from_secs(10);
+
+/// A reply is shorter than this; the status of a project of thousands of services still is.
+const MAX_REPLY: u64 = 64 << 20;
 
 /// A connection to a supervisor. One request at a time.
 #[derive(Debug)]
-pub struct Client {}
+pub struct Client {
+    socket: PathBuf,
+    stream: BufReader<UnixStream>,
+    pid: u32,
+    /// A request was not answered to the end, so this connection can't be used for another.
+    busy: bool,
+}
 
 /// How to apply a project.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,22 +36,86 @@ pub struct ApplyOptions {
     pub timeout: Option<Duration>,
 }
 
+type OnEvent<'a> = &'a mut dyn FnMut(&ServiceEvent);
+
 impl Client {
     /// Connects and greets.
     pub fn connect(socket: &Path) -> Result<Client, ClientError> {
-        let _ = socket;
-        todo!()
+        let failed = |act| move |source| ClientError::Socket { act, socket: socket.to_owned(), source };
+        let stream = UnixStream::connect(socket).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                ClientError::NotRunning { socket: socket.to_owned() }
+            }
+            _ => failed("connect to")(e),
+        })?;
+        stream.set_read_timeout(Some(GREETING)).map_err(failed("connect to"))?;
+        let mut client = Client { socket: socket.to_owned(), stream: BufReader::new(stream), pid: 0, busy: false };
+        client.send(&Hello { igloo_client: VERSION })?;
+        let welcome: Welcome = client.receive()?;
+        if welcome.igloo_supervisor != VERSION {
+            return Err(ClientError::Version { ours: VERSION, theirs: welcome.igloo_supervisor, pid: welcome.pid });
+        }
+        if let Some(message) = welcome.refused {
+            return Err(ClientError::Refused { message });
+        }
+        client.pid = welcome.pid;
+        client.stream.get_ref().set_read_timeout(None).map_err(failed("connect to"))?;
+        Ok(client)
     }
 
     /// Process id of the supervisor.
     pub fn supervisor_pid(&self) -> u32 {
-        todo!()
+        self.pid
+    }
+
+    fn send(&mut self, value: &impl serde::Serialize) -> Result<(), ClientError> {
+        let mut line = serde_json::to_vec(value).map_err(ClientError::Nonsense)?;
+        line.push(b'\n');
+        self.stream.get_mut().write_all(&line).map_err(|source| match source.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => ClientError::Gone,
+            _ => ClientError::Socket { act: "write to", socket: self.socket.clone(), source },
+        })
+    }
+
+    fn receive<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, ClientError> {
+        let mut line = Vec::new();
+        let read = self.stream.by_ref().take(MAX_REPLY).read_until(b'\n', &mut line);
+        match read {
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Err(ClientError::Gone),
+            Err(source) => Err(ClientError::Socket { act: "read from", socket: self.socket.clone(), source }),
+            Ok(_) if !line.ends_with(b"\n") => Err(ClientError::Gone),
+            Ok(_) => serde_json::from_slice(&line).map_err(ClientError::Nonsense),
+        }
     }
 
     /// Sends a request; the iterator ends after the final reply.
     pub fn request(&mut self, request: &Request) -> Result<Replies<'_>, ClientError> {
-        let _ = request;
-        todo!()
+        if self.busy {
+            *self = Client::connect(&self.socket)?;
+        }
+        self.busy = true;
+        self.send(request)?;
+        Ok(Replies { client: self, done: false })
+    }
+
+    /// Sends a request and gives its final reply.
+    fn ask(&mut self, request: &Request, on_event: OnEvent<'_>) -> Result<Reply, ClientError> {
+        for reply in self.request(request)? {
+            match reply? {
+                Reply::Event(event) => on_event(&event),
+                Reply::Lagged { .. } => {}
+                Reply::Error { message } => return Err(ClientError::Refused { message }),
+                reply => return Ok(reply),
+            }
+        }
+        Err(ClientError::Gone)
+    }
+
+    fn settle(&mut self, request: &Request, on_event: OnEvent<'_>) -> Result<Settled, ClientError> {
+        match self.ask(request, on_event)? {
+            Reply::Settled(settled) => Ok(settled),
+            _ => Err(ClientError::Unexpected),
+        }
     }
 
     /// [`Request::Apply`], telling events as they come.
@@ -47,14 +125,21 @@ impl Client {
         options: ApplyOptions,
         on_event: &mut dyn FnMut(&ServiceEvent),
     ) -> Result<Settled, ClientError> {
-        let _ = (project, options, on_event);
-        todo!()
+        let request = Request::Apply {
+            project: project.clone(),
+            remove_orphans: options.remove_orphans,
+            wait: options.wait,
+            timeout_ms: options.timeout.map(ms),
+        };
+        self.settle(&request, on_event)
     }
 
     /// [`Request::Plan`].
     pub fn plan(&mut self, project: &Project, remove_orphans: bool) -> Result<Plan, ClientError> {
-        let _ = (project, remove_orphans);
-        todo!()
+        match self.ask(&Request::Plan { project: project.clone(), remove_orphans }, &mut |_| {})? {
+            Reply::Plan(plan) => Ok(plan),
+            _ => Err(ClientError::Unexpected),
+        }
     }
 
     /// [`Request::Down`], telling events as they come.
@@ -63,8 +148,7 @@ impl Client {
         grace: Option<Duration>,
         on_event: &mut dyn FnMut(&ServiceEvent),
     ) -> Result<Settled, ClientError> {
-        let _ = (grace, on_event);
-        todo!()
+        self.settle(&Request::Down { grace_ms: grace.map(ms) }, on_event)
     }
 
     /// [`Request::Stop`].
@@ -74,8 +158,7 @@ impl Client {
         grace: Option<Duration>,
         on_event: &mut dyn FnMut(&ServiceEvent),
     ) -> Result<Settled, ClientError> {
-        let _ = (services, grace, on_event);
-        todo!()
+        self.settle(&Request::Stop { services: services.to_vec(), grace_ms: grace.map(ms) }, on_event)
     }
 
     /// [`Request::Start`].
@@ -85,8 +168,7 @@ impl Client {
         wait: bool,
         on_event: &mut dyn FnMut(&ServiceEvent),
     ) -> Result<Settled, ClientError> {
-        let _ = (services, wait, on_event);
-        todo!()
+        self.settle(&Request::Start { services: services.to_vec(), wait }, on_event)
     }
 
     /// [`Request::Restart`].
@@ -96,13 +178,15 @@ impl Client {
         wait: bool,
         on_event: &mut dyn FnMut(&ServiceEvent),
     ) -> Result<Settled, ClientError> {
-        let _ = (services, wait, on_event);
-        todo!()
+        self.settle(&Request::Restart { services: services.to_vec(), wait }, on_event)
     }
 
     /// [`Request::Status`].
     pub fn status(&mut self) -> Result<ProjectStatus, ClientError> {
-        todo!()
+        match self.ask(&Request::Status, &mut |_| {})? {
+            Reply::Status(status) => Ok(status),
+            _ => Err(ClientError::Unexpected),
+        }
     }
 
     /// [`Request::Wait`], telling events as they come.
@@ -113,33 +197,52 @@ impl Client {
         timeout: Option<Duration>,
         on_event: &mut dyn FnMut(&ServiceEvent),
     ) -> Result<Settled, ClientError> {
-        let _ = (services, condition, timeout, on_event);
-        todo!()
+        let request = Request::Wait { services: services.to_vec(), condition, timeout_ms: timeout.map(ms) };
+        self.settle(&request, on_event)
     }
 
     /// [`Request::Signal`].
     pub fn signal(&mut self, service: &str, signal: i32) -> Result<(), ClientError> {
-        let _ = (service, signal);
-        todo!()
+        match self.ask(&Request::Signal { service: service.to_owned(), signal }, &mut |_| {})? {
+            Reply::Done => Ok(()),
+            _ => Err(ClientError::Unexpected),
+        }
     }
 
     /// [`Request::Ports`].
     pub fn ports(&mut self) -> Result<Vec<PortStatus>, ClientError> {
-        todo!()
+        match self.ask(&Request::Ports, &mut |_| {})? {
+            Reply::Ports(ports) => Ok(ports),
+            _ => Err(ClientError::Unexpected),
+        }
     }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The replies to one request.
 #[derive(Debug)]
 pub struct Replies<'a> {
     client: &'a mut Client,
+    done: bool,
 }
 
 impl Iterator for Replies<'_> {
     type Item = Result<Reply, ClientError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let _ = &self.client;
-        todo!()
+        if self.done {
+            return None;
+        }
+        let reply: Result<Reply, _> = self.client.receive();
+        match &reply {
+            Ok(reply) if !reply.is_final() => {}
+            Ok(_) => (self.client.busy, self.done) = (false, true),
+            // The connection is of no use any more and stays `busy`, so that the next request makes a new one.
+            Err(_) => self.done = true,
+        }
+        Some(reply)
     }
 }

@@ -73,13 +73,16 @@ pub enum ClientError {
     Gone,
     /// The supervisor is of another igloo.
     #[error(
-        "the project was started by another version of igloo (protocol {theirs}, this one speaks {ours}); stop it with that version"
+        "the project was started by another version of igloo (protocol {theirs}, this one speaks {ours}); \
+         stop it with that version, or with `kill {pid}`"
     )]
     Version {
         /// Our version.
         ours: u32,
         /// Its version.
         theirs: u32,
+        /// Its process id; it stops everything when it gets SIGTERM.
+        pid: u32,
     },
     /// The supervisor won't talk to us.
     #[error("the supervisor refused: {message}")]

@@ -8,13 +8,12 @@
 //! Liveness is a lock that the kernel releases; there is no pid file, and nothing on disk has to be believed after
 //! a `kill -9`: the next supervisor starts from nothing and converges.
 
-#![allow(clippy::todo)]
-
 pub mod client;
 pub mod daemon;
 mod error;
 pub mod logs;
 mod machine;
+mod ports;
 mod serve;
 mod spec;
 pub mod time;

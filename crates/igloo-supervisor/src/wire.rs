@@ -10,7 +10,7 @@ use std::time::Duration;
 use igloo_base::Sha256;
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{Condition, Project, Protocol, millis};
+use crate::spec::{Condition, Project, Protocol};
 use crate::unit::Exit;
 
 /// Version of everything in this module and in [`crate::Project`].
@@ -351,6 +351,3 @@ pub enum Change {
 pub(crate) fn duration(ms: Option<u64>) -> Option<Duration> {
     ms.map(|ms| Duration::from_millis(ms.min(1 << 40)))
 }
-
-#[allow(unused_imports)]
-use millis as _;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 pub use reader::{Query, Reader};
 
-pub(crate) use pump::{Pump, pump};
+pub(crate) use pump::pump;
 pub(crate) use sink::Sink;
 
 /// A line longer than this is cut into several records.

@@ -334,6 +334,11 @@ impl Fleet {
         if on.is_empty() { Event::NeedsMet } else { Event::Needs { on, blocked } }
     }
 
+    /// True while something that is to be forgotten is still there.
+    pub(crate) fn is_removing(&self) -> bool {
+        self.entries.values().any(|e| e.remove)
+    }
+
     /// How far `name` is on the way to `goal`.
     pub(crate) fn progress(&self, name: &str, goal: Goal) -> Progress {
         use Progress::{Lost, Pending, Reached};

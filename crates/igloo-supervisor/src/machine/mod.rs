@@ -46,7 +46,7 @@ pub(crate) enum Event {
 }
 
 /// What time can be up for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
     /// The setup step.
     Setup,

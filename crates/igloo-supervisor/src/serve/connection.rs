@@ -1,0 +1,224 @@
+//! One client: greeting, requests, replies. Nothing a client does or leaves undone reaches further than its own task.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{broadcast, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::{Message, Sender};
+use crate::wire::{Hello, MAX_LINE, MAX_PROJECT_LINE, Reply, Request, ServiceEvent, VERSION, Welcome};
+
+/// More clients at once are refused; each may make us hold one long line.
+const CLIENTS: usize = 64;
+
+/// A client greets at once, or is none.
+const GREETING: Duration = Duration::from_secs(5);
+
+type Events = broadcast::WeakSender<Arc<ServiceEvent>>;
+
+/// All clients.
+pub(super) struct Clients {
+    accepting: JoinHandle<()>,
+    /// Each client's task holds a receiver.
+    closing: watch::Sender<bool>,
+}
+
+/// Takes clients until [`Clients::finish`].
+pub(super) fn accept(listener: UnixListener, sender: Sender, events: Events) -> Clients {
+    let (closing, closed) = watch::channel(false);
+    let ours = rustix::process::geteuid().as_raw();
+    let count = closing.clone();
+    let accepting = tokio::spawn(async move {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            // The socket is 0600, but its directory may have been opened up: ask the kernel who it is.
+            let refused = match stream.peer_cred() {
+                Ok(peer) if peer.uid() != ours && peer.uid() != 0 => Some("this project is another user's"),
+                Ok(_) if count.receiver_count() > CLIENTS => Some("too many clients at once"),
+                Ok(_) => None,
+                Err(_) => Some("cannot tell who you are"),
+            };
+            let client = Client { sender: sender.clone(), events: events.clone(), closed: closed.clone() };
+            // A client that goes away is no error of ours.
+            tokio::spawn(async move { drop(client.serve(stream, refused).await) });
+        }
+    });
+    Clients { accepting, closing }
+}
+
+impl Clients {
+    /// Lets everybody read the last reply, `patience` at most.
+    pub(super) async fn finish(self, patience: Duration) {
+        self.accepting.abort();
+        let _ = self.accepting.await;
+        self.closing.send_replace(true);
+        let _ = tokio::time::timeout(patience, self.closing.closed()).await;
+    }
+}
+
+struct Client {
+    sender: Sender,
+    events: Events,
+    closed: watch::Receiver<bool>,
+}
+
+impl Client {
+    async fn serve(mut self, stream: UnixStream, refused: Option<&str>) -> io::Result<()> {
+        let (reader, mut writer) = stream.into_split();
+        let mut reader = BufReader::new(reader);
+        let mut welcome =
+            Welcome { igloo_supervisor: VERSION, pid: std::process::id(), refused: refused.map(str::to_owned) };
+        if refused.is_none() {
+            let line = tokio::time::timeout(GREETING, read_line(&mut reader)).await??;
+            let hello = line.as_deref().map(serde_json::from_slice::<Hello>);
+            welcome.refused = match hello {
+                Some(Ok(hello)) if hello.igloo_client == VERSION => None,
+                Some(Ok(hello)) => Some(format!("this supervisor speaks {VERSION}, not {}", hello.igloo_client)),
+                Some(Err(_)) => Some("that was no greeting".to_owned()),
+                None => return Ok(()),
+            };
+        }
+        send(&mut writer, &welcome).await?;
+        if welcome.refused.is_some() {
+            return Ok(());
+        }
+        loop {
+            let line = tokio::select! {
+                line = read_line(&mut reader) => line,
+                () = over(&mut self.closed) => return Ok(()),
+            };
+            let line = match line {
+                Ok(Some(line)) => line,
+                Ok(None) => return Ok(()),
+                Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                    // Where the next request begins can't be known.
+                    return send(&mut writer, &Reply::Error { message: e.to_string() }).await;
+                }
+                Err(e) => return Err(e),
+            };
+            match serde_json::from_slice(&line) {
+                Ok(Request::Subscribe) => return self.subscribe(&mut reader, &mut writer).await,
+                Ok(request) => self.request(request, &mut reader, &mut writer).await?,
+                Err(e) => {
+                    let message = format!("that is no request: {e}");
+                    send(&mut writer, &Reply::Error { message }).await?;
+                }
+            }
+        }
+    }
+
+    /// Has a request answered, telling meanwhile what happens.
+    async fn request(
+        &mut self,
+        request: Request,
+        reader: &mut BufReader<OwnedReadHalf>,
+        writer: &mut OwnedWriteHalf,
+    ) -> io::Result<()> {
+        let mut events = self.events.upgrade().map(|events| events.subscribe());
+        let (reply, mut answer) = oneshot::channel();
+        let follows = !matches!(request, Request::Status | Request::Plan { .. } | Request::Ports);
+        if self.sender.send(Message::Request(request, reply)).is_err() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let mut listening = true;
+        let answer = loop {
+            tokio::select! {
+                biased;
+                answer = &mut answer => break answer,
+                event = next(&mut events), if follows => send(writer, &event).await?,
+                // A client that goes away while it waits.
+                more = reader.fill_buf(), if listening => match more {
+                    Ok([]) | Err(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    // It is ahead of us; that can wait.
+                    Ok(_) => listening = false,
+                },
+            }
+        };
+        // What happened before the answer is told before it.
+        while let Some(events) = events.as_mut().filter(|_| follows) {
+            match events.try_recv() {
+                Ok(event) => send(writer, &Reply::Event(event.as_ref().clone())).await?,
+                Err(broadcast::error::TryRecvError::Lagged(missed)) => send(writer, &Reply::Lagged { missed }).await?,
+                Err(_) => break,
+            }
+        }
+        let answer = answer.unwrap_or_else(|_| Reply::Error { message: "the supervisor is ending".to_owned() });
+        send(writer, &answer).await
+    }
+
+    async fn subscribe(
+        &mut self,
+        reader: &mut BufReader<OwnedReadHalf>,
+        writer: &mut OwnedWriteHalf,
+    ) -> io::Result<()> {
+        let mut events = self.events.upgrade().map(|events| events.subscribe());
+        let mut listening = true;
+        loop {
+            tokio::select! {
+                biased;
+                event = next(&mut events) => send(writer, &event).await?,
+                () = over(&mut self.closed) => return Ok(()),
+                more = reader.fill_buf(), if listening => match more {
+                    Ok([]) | Err(_) => return Ok(()),
+                    Ok(_) => listening = false,
+                },
+            }
+        }
+    }
+}
+
+/// Ends when everything does.
+async fn over(closed: &mut watch::Receiver<bool>) {
+    let _ = closed.wait_for(|closed| *closed).await;
+}
+
+/// The next event; never, when there are no more.
+async fn next(events: &mut Option<broadcast::Receiver<Arc<ServiceEvent>>>) -> Reply {
+    if let Some(receiver) = events {
+        match receiver.recv().await {
+            Ok(event) => return Reply::Event(event.as_ref().clone()),
+            Err(broadcast::error::RecvError::Lagged(missed)) => return Reply::Lagged { missed },
+            Err(broadcast::error::RecvError::Closed) => *events = None,
+        }
+    }
+    std::future::pending().await
+}
+
+async fn send(writer: &mut OwnedWriteHalf, value: &impl serde::Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    writer.write_all(&line).await
+}
+
+/// One line without its newline; `None` at the end. Only a request that carries a project may be long. Safe to cancel
+/// only if the connection is given up then.
+async fn read_line(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    loop {
+        let part = reader.fill_buf().await?;
+        if part.is_empty() {
+            return Ok(None);
+        }
+        let end = memchr::memchr(b'\n', part);
+        let taken = end.map_or(part.len(), |at| at + 1);
+        line.extend_from_slice(&part[..end.unwrap_or(part.len())]);
+        reader.consume(taken);
+        let carries_project = line.starts_with(br#"{"apply""#) || line.starts_with(br#"{"plan""#);
+        let limit = if carries_project { MAX_PROJECT_LINE } else { MAX_LINE };
+        if line.len() > limit {
+            let message = format!("a request of more than {} MiB", limit >> 20);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        if end.is_some() {
+            return Ok(Some(line));
+        }
+    }
+}

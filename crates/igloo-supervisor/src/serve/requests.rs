@@ -1,0 +1,190 @@
+//! What clients ask for, and when they are answered.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::core::{Alarm, Core};
+use crate::machine::fleet::{Goal, Progress};
+use crate::spec::Condition;
+use crate::wire::{ProjectStatus, Reply, Request, Settled, duration};
+
+/// A client that waits.
+pub(super) struct Waiter {
+    services: Vec<String>,
+    goal: Goal,
+    /// What is being removed must be gone, too.
+    gone: bool,
+    reply: oneshot::Sender<Reply>,
+}
+
+/// How a request is answered.
+enum Answer {
+    Now(Reply),
+    /// When the services are there, or can't get there.
+    When(Wait),
+}
+
+/// What is waited for; see [`Waiter`].
+struct Wait {
+    services: Vec<String>,
+    goal: Goal,
+    gone: bool,
+    timeout: Option<Duration>,
+}
+
+impl Answer {
+    /// When services are up; at once if that isn't asked for.
+    fn up(services: Vec<String>, wait: bool) -> Self {
+        let timeout = (!wait).then_some(Duration::ZERO);
+        Self::When(Wait { services, goal: Goal::Up, gone: false, timeout })
+    }
+
+    /// When services are down.
+    fn down(services: Vec<String>) -> Self {
+        Self::When(Wait { services, goal: Goal::Condition(Condition::Stopped), gone: false, timeout: None })
+    }
+}
+
+impl Core {
+    /// The services that a request means; none named means all.
+    fn meant(&self, names: Vec<String>) -> Result<Vec<String>, String> {
+        if names.is_empty() {
+            return Ok(self.fleet.names().cloned().collect());
+        }
+        match names.iter().find(|name| self.fleet.get(name).is_none()) {
+            Some(unknown) => Err(format!("there is no service `{unknown}` here")),
+            None => Ok(names),
+        }
+    }
+
+    pub(super) fn request(&mut self, request: Request, reply: oneshot::Sender<Reply>) {
+        // A client that is gone needs no answer.
+        match self.serve(request) {
+            Ok(Answer::Now(answer)) => drop(reply.send(answer)),
+            Ok(Answer::When(wait)) => self.wait(wait, reply),
+            Err(message) => drop(reply.send(Reply::Error { message })),
+        }
+    }
+
+    fn serve(&mut self, request: Request) -> Result<Answer, String> {
+        let now = self.now();
+        let starts = matches!(request, Request::Apply { .. } | Request::Start { .. } | Request::Restart { .. });
+        if self.closing && starts {
+            return Err("the project is being stopped".to_owned());
+        }
+        match request {
+            Request::Apply { project, remove_orphans, wait, timeout_ms } => {
+                project.check().map_err(|e| e.to_string())?;
+                self.name.clone_from(&project.name);
+                let effects = self.fleet.apply(now, &project, remove_orphans);
+                self.carry_out(effects);
+                let services = project.services.into_iter().map(|s| s.name).collect();
+                let timeout = if wait { duration(timeout_ms) } else { Some(Duration::ZERO) };
+                Ok(Answer::When(Wait { services, goal: Goal::Up, gone: true, timeout }))
+            }
+            Request::Plan { project, remove_orphans } => {
+                project.check().map_err(|e| e.to_string())?;
+                Ok(Answer::Now(Reply::Plan(self.fleet.plan(&project, remove_orphans))))
+            }
+            Request::Down { grace_ms } => {
+                self.close(duration(grace_ms));
+                let services = self.fleet.names().cloned().collect();
+                Ok(Answer::down(services))
+            }
+            Request::Stop { services, grace_ms } => {
+                let services = self.meant(services)?;
+                let effects = self.fleet.stop(now, &services, duration(grace_ms));
+                self.carry_out(effects);
+                Ok(Answer::down(services))
+            }
+            Request::Start { services, wait } => {
+                let services = self.meant(services)?;
+                let effects = self.fleet.start(now, &services);
+                self.carry_out(effects);
+                Ok(Answer::up(services, wait))
+            }
+            Request::Restart { services, wait } => {
+                let services = self.meant(services)?;
+                let effects = self.fleet.restart(now, &services);
+                self.carry_out(effects);
+                Ok(Answer::up(services, wait))
+            }
+            Request::Status => {
+                let services = self.fleet.names().filter_map(|name| self.status(name)).collect();
+                let (name, pid) = (self.name.clone(), std::process::id());
+                Ok(Answer::Now(Reply::Status(ProjectStatus { name, pid, since_ms: self.since_ms, services })))
+            }
+            Request::Wait { services, condition, timeout_ms } => {
+                let services = self.meant(services)?;
+                let timeout = duration(timeout_ms);
+                Ok(Answer::When(Wait { services, goal: Goal::Condition(condition), gone: false, timeout }))
+            }
+            Request::Signal { service, signal } => {
+                let live = self.live.get(&service).filter(|_| self.fleet.get(&service).is_some());
+                let Some(running) = live.and_then(|l| l.running.clone()) else {
+                    self.meant(vec![service.clone()])?;
+                    return Err(format!("service `{service}` does not run"));
+                };
+                running.signal(signal).map_err(|e| format!("cannot send signal {signal} to `{service}`: {e}"))?;
+                Ok(Answer::Now(Reply::Done))
+            }
+            Request::Ports => Ok(Answer::Now(Reply::Ports(self.fleet.names().flat_map(|n| self.ports(n)).collect()))),
+            // Served by the connection itself.
+            Request::Subscribe => Ok(Answer::Now(Reply::Done)),
+        }
+    }
+
+    fn wait(&mut self, wait: Wait, reply: oneshot::Sender<Reply>) {
+        let id = self.next_waiter;
+        self.next_waiter += 1;
+        let waiter = Waiter { services: wait.services, goal: wait.goal, gone: wait.gone, reply };
+        match wait.timeout {
+            // Not waiting at all is no running out of time.
+            Some(Duration::ZERO) => return self.answer(waiter, false),
+            Some(timeout) => self.alarms.push(Reverse((self.now().mono + timeout, Alarm::Waiter(id)))),
+            None => {}
+        }
+        self.waiters.insert(id, waiter);
+    }
+
+    pub(super) fn settle_waiters(&mut self) {
+        let fleet = &self.fleet;
+        let settled: Vec<u64> = self
+            .waiters
+            .iter()
+            .filter(|(_, w)| {
+                let there = || w.services.iter().all(|s| fleet.progress(s, w.goal) != Progress::Pending);
+                w.reply.is_closed() || (there() && !(w.gone && fleet.is_removing()))
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in settled {
+            if let Some(waiter) = self.waiters.remove(&id) {
+                self.answer(waiter, false);
+            }
+        }
+    }
+
+    pub(super) fn answer(&self, waiter: Waiter, timed_out: bool) {
+        let status = |name: &String| {
+            let mut status = self.status(name)?;
+            match self.fleet.progress(name, waiter.goal) {
+                // A process that can't be killed is a problem even for who wants it stopped.
+                Progress::Reached if self.fleet.get(name).is_some_and(|s| s.undead) => {}
+                Progress::Reached => status.problem = None,
+                Progress::Lost => {
+                    status.problem.get_or_insert_with(|| format!("is {}", status.state.word()));
+                }
+                Progress::Pending if timed_out => {
+                    status.problem.get_or_insert_with(|| format!("is still {}", status.state.word()));
+                }
+                Progress::Pending => {}
+            }
+            Some(status)
+        };
+        let services = waiter.services.iter().filter_map(status).collect();
+        let _ = waiter.reply.send(Reply::Settled(Settled { services, timed_out }));
+    }
+}
