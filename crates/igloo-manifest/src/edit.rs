@@ -283,6 +283,7 @@ fn comment_lines(prefix: &str) -> &str {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use expect_test::{Expect, expect};
 

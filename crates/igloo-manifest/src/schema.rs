@@ -60,6 +60,7 @@ fn kind(kind_is: &Kind) -> Value {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::node;

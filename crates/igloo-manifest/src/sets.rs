@@ -196,6 +196,7 @@ pub fn get(name: &str, kind: SourceKind, suite: &str) -> Option<BuiltIn> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -430,6 +430,7 @@ pub(crate) fn image_name(text: &str) -> Result<()> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

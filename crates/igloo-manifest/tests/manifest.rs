@@ -1,5 +1,7 @@
 //! The manifest as its users see it: what parses, what is asked of a resolver, and what errors say.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;

@@ -12,6 +12,7 @@ mod diff;
 mod render;
 mod scan;
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;
 mod verify;
 

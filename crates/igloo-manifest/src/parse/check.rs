@@ -1,6 +1,6 @@
 //! What must hold between the parts of a manifest.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::Places;
@@ -54,19 +54,19 @@ fn needs(cx: &mut Context, manifest: &Manifest, places: &Places) {
     }
 }
 
+/// Where a name leads, each with the place that says so.
+type Edges<'e> = &'e dyn Fn(&str) -> Vec<(String, Range<usize>)>;
+
 /// Every circle once, as the names on it with the first one repeated, and where it is closed.
-fn cycles<'m>(
-    names: impl Iterator<Item = &'m String>,
-    edges: &dyn Fn(&str) -> Vec<(String, Range<usize>)>,
-) -> Vec<(Vec<String>, Range<usize>)> {
-    let mut done: BTreeMap<String, ()> = BTreeMap::new();
+fn cycles<'m>(names: impl Iterator<Item = &'m String>, edges: Edges<'_>) -> Vec<(Vec<String>, Range<usize>)> {
+    let mut done: BTreeSet<String> = BTreeSet::new();
     let mut found = Vec::new();
     for start in names {
         // Depth first with an explicit stack: node, its edges, the next of them to take.
         let mut path = vec![(start.clone(), edges(start), 0usize)];
         while let Some((name, out, next)) = path.last_mut() {
-            if done.contains_key(name) || *next == out.len() {
-                done.insert(name.clone(), ());
+            if done.contains(name) || *next == out.len() {
+                done.insert(name.clone());
                 path.pop();
                 continue;
             }
@@ -76,7 +76,7 @@ fn cycles<'m>(
                 let mut cycle: Vec<String> = path[at..].iter().map(|(name, ..)| name.clone()).collect();
                 cycle.push(to);
                 found.push((cycle, span));
-            } else if !done.contains_key(&to) {
+            } else if !done.contains(&to) {
                 let out = edges(&to);
                 path.push((to, out, 0));
             }
