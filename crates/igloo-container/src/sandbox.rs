@@ -11,6 +11,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use igloo_base::At;
+use rustix::fs::{FileType, Mode};
 use rustix::net::Shutdown;
 use rustix::process::{Pid, WaitOptions};
 
@@ -112,6 +113,12 @@ impl Sandbox {
         on_event: Box<dyn Fn(ContainerEvent) + Send>,
     ) -> Result<Container, ContainerError> {
         check(spec)?;
+        for stream in [&stdout, &stderr] {
+            // A service that isn't root opens `/dev/stdout` anew; nobody else can see these pipes. Files stay as they are.
+            if rustix::fs::fstat(stream).is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Fifo) {
+                let _ = rustix::fs::fchmod(stream, Mode::from_raw_mode(0o622));
+            }
+        }
         let cgroup = self.limit(spec)?;
         let cgroup_failed = |source| ContainerError::Cgroup { id: spec.id.clone(), source };
         let joins = cgroup.as_ref().map_or(Ok(Vec::new()), Cgroup::procs_fds).map_err(cgroup_failed)?;

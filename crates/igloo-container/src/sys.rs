@@ -104,16 +104,19 @@ pub(crate) fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
     }
 }
 
-/// Default actions and an empty mask for every signal, as a program expects them at its start.
+/// Default actions and an empty mask for every signal, as a program expects them at its start. By raw system call,
+/// since the C library keeps its hands on two of them, which its own posix_spawn leaves ignored.
 pub(crate) fn reset_signals() {
-    // SAFETY: `set` is initialised by sigemptyset; setting a default action never runs code of ours.
+    const SIGNALS: i32 = 64;
+    // The kernel's `struct sigaction` and `sigset_t`, all zero: default action, no flags; no signal.
+    let zero = [0u64; 8];
+    // SAFETY: `zero` is at least as large as either structure on every architecture; setting a default action never
+    // runs code of ours.
     unsafe {
-        let mut set = std::mem::zeroed();
-        libc::sigemptyset(&mut set);
-        libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut());
-        for signal in 1..=libc::SIGRTMAX() {
-            libc::signal(signal, libc::SIG_DFL);
+        for signal in 1..=SIGNALS {
+            libc::syscall(libc::SYS_rt_sigaction, signal, zero.as_ptr(), std::ptr::null::<u8>(), 8);
         }
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, zero.as_ptr(), std::ptr::null::<u8>(), 8);
     }
 }
 

@@ -6,6 +6,8 @@
 mod cases;
 #[path = "containers/lab.rs"]
 mod lab;
+#[path = "containers/probe.rs"]
+mod probe;
 #[path = "containers/speed.rs"]
 mod speed;
 
@@ -19,6 +21,7 @@ fn main() -> ExitCode {
     match args.first().map(String::as_str) {
         Some("__sandbox") => return igloo_container::sandbox_main(),
         Some("supervise-until-killed") => lab::supervise_until_killed(&args[1..]),
+        Some("probe") => return probe::inside(&args[1..]),
         Some("speed") => return speed::measure(&args[1..]),
         _ => {}
     }

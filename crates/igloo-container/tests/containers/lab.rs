@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use igloo_container::{
-    Container, ContainerEvent, ContainerSpec, Identity, Ipv4Net, Limits, Sandbox, SandboxConfig, User,
+    Container, ContainerEvent, ContainerSpec, Identity, Ipv4Net, Limits, Mount, MountKind, Sandbox, SandboxConfig, User,
 };
 
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 99, 7, 1);
@@ -91,6 +91,25 @@ impl Lab {
         }
     }
 
+    /// This program itself as a container, with the host's libraries; see `probe`.
+    pub fn probe(&self, id: &str, args: &[&str]) -> ContainerSpec {
+        let exe = self.path("probe");
+        if !exe.exists() {
+            fs::copy(std::env::current_exe().unwrap(), &exe).unwrap();
+        }
+        let mut spec = self.sh(id, "");
+        spec.args = ["/probe", "probe"].iter().chain(args).map(|arg| (*arg).to_owned()).collect();
+        let bind = |source: PathBuf, target: &str| Mount {
+            kind: MountKind::Bind { source },
+            target: target.into(),
+            read_only: true,
+        };
+        spec.mounts.push(bind(exe, "/probe"));
+        let dirs = ["/usr/lib", "/lib", "/lib64"].into_iter().filter(|dir| Path::new(dir).exists());
+        spec.mounts.extend(dirs.map(|dir| bind(dir.into(), dir)));
+        spec
+    }
+
     pub fn start(&self, spec: &ContainerSpec) -> Running {
         let (mut reader, writer) = std::io::pipe().unwrap();
         let (sender, events) = mpsc::channel();
@@ -103,6 +122,15 @@ impl Lab {
             String::from_utf8_lossy(&text).into_owned()
         });
         Running { container, events, output }
+    }
+
+    /// For specs that may be refused at once.
+    pub fn try_spawn(&self, spec: &ContainerSpec) -> Result<Running, String> {
+        let null = || fs::File::options().write(true).open("/dev/null").unwrap().into();
+        let (sender, events) = mpsc::channel();
+        let on_event = Box::new(move |event| drop(sender.send(event)));
+        let container = self.sandbox.spawn(spec, null(), null(), on_event).map_err(|e| chain(&e))?;
+        Ok(Running { container, events, output: std::thread::spawn(String::new) })
     }
 
     pub fn run(&self, spec: &ContainerSpec) -> Outcome {
@@ -125,6 +153,10 @@ impl Running {
         }
     }
 
+    pub fn split(self) -> (Container, Rest) {
+        (self.container, Rest(self.events))
+    }
+
     /// Everything until its end.
     pub fn finish(self) -> Outcome {
         let mut events = Vec::new();
@@ -136,6 +168,15 @@ impl Running {
             }
         }
         Outcome { events, output: self.output.join().unwrap() }
+    }
+}
+
+/// What is left of a container whose handle is gone.
+pub struct Rest(mpsc::Receiver<ContainerEvent>);
+
+impl Rest {
+    pub fn finish(self) -> Vec<ContainerEvent> {
+        self.0.iter().collect()
     }
 }
 
