@@ -3,6 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use igloo_formats::deb::Relations;
+use igloo_formats::deb::meta::control_field;
+
 use crate::identity::{Identities, Registry};
 use crate::layer::Layer;
 use crate::script::{Findings, Walker};
@@ -34,20 +37,60 @@ pub(crate) fn architecture<'a>(union: &'a Union<'_>) -> &'a str {
     real.unwrap_or(igloo_base::System::current().deb_arch())
 }
 
-/// Members by name: the order in which scripts are walked, and ids given.
-fn in_order(union: &Union<'_>) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..union.members.len()).collect();
+/// The order in which scripts are walked, and ids given: what a package depends on first, else by name.
+fn in_order(union: &Union<'_>) -> Result<Vec<usize>, EnvError> {
+    let members = union.members;
+    let mut by_name: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (m, member) in members.iter().enumerate() {
+        by_name.entry(&member.name).or_default().push(m);
+    }
+    let mut needs = Vec::with_capacity(members.len());
+    for m in 0..members.len() {
+        let control = union.control(m, "control")?.unwrap_or_default();
+        let control = String::from_utf8_lossy(&control);
+        let fields = ["Pre-Depends", "Depends"].into_iter().filter_map(|f| control_field(&control, f));
+        let clauses = fields.filter_map(|f| Relations::parse(f).ok()).flat_map(|r| r.0);
+        let names: Vec<usize> = clauses
+            .flat_map(|clause| clause.0)
+            .filter_map(|alternative| by_name.get(alternative.name.as_str()))
+            .flatten()
+            .copied()
+            .collect();
+        needs.push(names);
+    }
+    let mut start: Vec<usize> = (0..members.len()).collect();
     // What every script may rely on comes first, as in a real installation.
     let rank = |name: &str| match name {
         "base-passwd" => 0,
         "base-files" => 1,
         _ => 2,
     };
-    order.sort_by_key(|&m| {
-        let member = &union.members[m];
-        (rank(&member.name), member.name.as_str(), member.architecture.as_str())
-    });
-    order
+    start.sort_by_key(|&m| (rank(&members[m].name), &members[m].name, &members[m].architecture));
+    for list in &mut needs {
+        list.sort_by_key(|&m| (&members[m].name, &members[m].architecture));
+    }
+    // Depth first without recursion; a circle is cut where it closes.
+    let (mut order, mut seen) = (Vec::with_capacity(members.len()), vec![false; members.len()]);
+    for first in start {
+        let mut stack = if seen[first] { Vec::new() } else { vec![(first, 0)] };
+        seen[first] = true;
+        while let Some((m, next)) = stack.last_mut() {
+            match needs[*m].get(*next) {
+                Some(&need) => {
+                    *next += 1;
+                    if !seen[need] {
+                        seen[need] = true;
+                        stack.push((need, 0));
+                    }
+                }
+                None => {
+                    order.push(*m);
+                    stack.pop();
+                }
+            }
+        }
+    }
+    Ok(order)
 }
 
 pub(crate) fn analyse<'u>(union: &'u Union<'u>, known: &Identities, allocate: bool) -> Result<Analysis<'u>, EnvError> {
@@ -59,7 +102,7 @@ pub(crate) fn analyse<'u>(union: &'u Union<'u>, known: &Identities, allocate: bo
     accounts::sysusers(&layer, &mut registry)?;
     let architecture = architecture(union).to_owned();
     let mut walked = Vec::new();
-    for member in in_order(union) {
+    for member in in_order(union)? {
         let package = &union.members[member].name;
         let questions = match union.control(member, "templates")? {
             Some(text) => questions(&String::from_utf8_lossy(&text)),

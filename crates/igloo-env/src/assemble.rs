@@ -1,6 +1,6 @@
 //! Writes the generated layer of an environment and its `env.json`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use igloo_base::At as _;
@@ -57,13 +57,16 @@ pub fn assemble(
     std::fs::create_dir(&root).at("create the directory", &root)?;
     layer.write(&root)?;
 
-    let mut env = BTreeMap::from([("PATH".to_owned(), PATH.to_owned()), ("LANG".to_owned(), "C.UTF-8".to_owned())]);
+    let mut env =
+        BTreeMap::from([("PATH".to_owned(), search_path(&members)), ("LANG".to_owned(), "C.UTF-8".to_owned())]);
     env.extend(settings.env.clone());
     let (users, groups) = registry.table();
-    let attrs = layer
-        .attrs(&|name, id| if name.is_empty() { id } else { registry.user(name).map_or(id, |u| u.0) }, &|name, id| {
+    let attrs = layer.attrs(
+        &|name, id| if name.is_empty() { id } else { registry.user(name).map_or(id, |u| u.0) },
+        &|name, id| {
             if name.is_empty() { id } else { registry.group(name).unwrap_or(id) }
-        });
+        },
+    );
     let manifest = Manifest {
         format: FORMAT,
         triggers: TRIGGERS,
@@ -78,4 +81,13 @@ pub fn assemble(
     let bytes = serde_json::to_vec(&manifest).map_err(|source| EnvError::Manifest { path: file.clone(), source })?;
     std::fs::write(&file, bytes).at("write", &file)?;
     Ok(())
+}
+
+/// The usual directories, and behind them those of PostgreSQL's versions, newest first: Debian keeps `initdb`, `postgres`
+/// and friends out of `/usr/bin` so that versions can live side by side.
+fn search_path(members: &[Member]) -> String {
+    let version = |name: &str| name.strip_prefix("postgresql-")?.trim_start_matches("client-").parse::<u32>().ok();
+    let versions: BTreeSet<u32> = members.iter().filter_map(|m| version(&m.name)).collect();
+    let own = versions.iter().rev().map(|v| format!(":/usr/lib/postgresql/{v}/bin"));
+    std::iter::once(PATH.to_owned()).chain(own).collect()
 }

@@ -322,6 +322,25 @@ impl<'u> Layer<'u> {
         fits && self.at(&path).is_none() && self.insert(&path, Node::Link(target.to_owned()))
     }
 
+    /// Moves what was generated; false if a member has it, or something else than a file or link is in the way.
+    pub(crate) fn rename(&mut self, from: &str, to: &str) -> bool {
+        let (Some(from), Some(to)) = (self.resolve(from, false), self.resolve(to, false)) else { return false };
+        let movable = self.union.get(&from).is_none() && self.union.get(&to).is_none();
+        let node = match self.nodes.get(&from) {
+            Some(node @ (Node::File(_) | Node::Link(_))) if movable && self.at(&to) != Some(What::Dir) => node.clone(),
+            _ => return false,
+        };
+        if !self.insert(&to, node) {
+            return false;
+        }
+        self.nodes.remove(&from);
+        match self.owners.remove(&from) {
+            Some(owner) => self.owners.insert(to, owner),
+            None => self.owners.remove(&to),
+        };
+        true
+    }
+
     /// Makes a link in place of a file or link.
     pub(crate) fn relink(&mut self, target: &str, path: &str) -> bool {
         let Some(resolved) = self.resolve(path, false) else { return false };

@@ -8,7 +8,6 @@
 //! Never runs anything from a package, never follows a symlink of a package on the real file system, never prints,
 //! never reads the process environment.
 
-#![allow(clippy::todo, dead_code, unreachable_pub)]
 pub mod analysis;
 pub mod assemble;
 pub mod environment;

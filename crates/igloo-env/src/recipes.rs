@@ -3,9 +3,11 @@
 use crate::EnvError;
 use crate::identity::Registry;
 use crate::layer::Layer;
+use crate::script::matches;
 
 /// A package's entry.
 struct Recipe {
+    /// Name of the package, or a pattern for versioned names.
     package: &'static str,
     /// Beginnings of the reported command lines that it stands in for; an empty text stands for all.
     lines: &'static [&'static str],
@@ -48,46 +50,94 @@ const RECIPES: &[Recipe] = &[
     },
     Recipe {
         package: "postgresql-common",
-        lines: &[],
+        lines: &["su ", "ucf ", "/usr/share/postgresql-common/", "pg_updatedicts", "pg_"],
         steps: &[
+            Copy("usr/share/postgresql-common/createcluster.conf", "etc/postgresql-common/createcluster.conf"),
             Dir("var/lib/postgresql", 0o755, "postgres", "postgres"),
             Dir("var/log/postgresql", 0o1775, "root", "postgres"),
             Dir("run/postgresql", 0o2775, "postgres", "postgres"),
         ],
     },
+    // Clusters are made at first start; the alternatives are manual pages only.
+    Recipe {
+        package: "postgresql-[0-9]*",
+        lines: &["pg_", "/usr/lib/postgresql/", "/usr/share/postgresql-common/", "update-alternatives"],
+        steps: &[],
+    },
+    Recipe { package: "postgresql-client-[0-9]*", lines: &["update-alternatives"], steps: &[] },
     Recipe {
         package: "openssh-server",
-        lines: &[],
+        lines: &["ucf "],
         steps: &[Copy("usr/share/openssh/sshd_config", "etc/ssh/sshd_config"), Dir("run/sshd", 0o755, "root", "root")],
     },
     Recipe {
         package: "mariadb-server",
-        lines: &[],
+        lines: &["mv -f /var/lib/mysql", "mv -f /etc/mysql", "xargs", "bash /usr/bin/m", "… > /etc/mysql/debian.cnf"],
         steps: &[
             Dir("var/lib/mysql", 0o755, "mysql", "mysql"),
             Dir("var/log/mysql", 0o2750, "mysql", "adm"),
             Dir("run/mysqld", 0o755, "mysql", "root"),
         ],
     },
+    Recipe {
+        package: "samba-common",
+        lines: &["sed -i"],
+        steps: &[Copy("usr/share/samba/smb.conf", "etc/samba/smb.conf")],
+    },
+    Recipe {
+        package: "lighttpd",
+        lines: &["lighty-enable-mod"],
+        steps: &[Link("../conf-available/99-unconfigured.conf", "etc/lighttpd/conf-enabled/99-unconfigured.conf")],
+    },
+    Recipe { package: "locales", lines: &[""], steps: &[File("etc/default/locale", "LANG=C.UTF-8\n")] },
+    // The secret of the control port is made at first start.
+    Recipe { package: "varnish", lines: &["dd if=", "install -", "… > /etc/varnish/secret"], steps: &[] },
+    // Done by triggers as a whole.
+    Recipe { package: "ca-certificates", lines: &[""], steps: &[] },
     Recipe { package: "ca-certificates-java", lines: &[""], steps: &[] },
-    Recipe { package: "locales", lines: &[], steps: &[File("etc/default/locale", "LANG=C.UTF-8\n")] },
+    Recipe { package: "usr-is-merged", lines: &[""], steps: &[] },
+    Recipe { package: "usrmerge", lines: &[""], steps: &[] },
+    // `/bin/sh` is in the package; the script deals with diversions of older versions.
+    Recipe { package: "dash", lines: &[""], steps: &[] },
+    // Its own record of files, which starts empty.
+    Recipe { package: "ucf", lines: &["cp -f"], steps: &[] },
+    Recipe { package: "openvpn", lines: &["ln -sf"], steps: &[] },
+    Recipe {
+        package: "squid",
+        lines: &["squid -k", "chown"],
+        steps: &[Dir("var/log/squid", 0o750, "proxy", "proxy"), Dir("var/spool/squid", 0o750, "proxy", "proxy")],
+    },
+    Recipe { package: "libpaper1", lines: &[""], steps: &[File("etc/papersize", "a4\n")] },
+    // They only look at their configuration.
+    Recipe { package: "chrony", lines: &["chronyd -p"], steps: &[] },
+    Recipe { package: "bind9", lines: &["named-checkconf"], steps: &[] },
+    // Moves what versions before 1.20 left.
+    Recipe { package: "dpkg", lines: &["mv "], steps: &[] },
+    // An index of manual pages.
+    Recipe { package: "man-db", lines: &["setpriv "], steps: &[] },
+    // A list for byte code.
+    Recipe { package: "python3.[0-9]*-minimal", lines: &["…"], steps: &[] },
+    // A cache: the common image formats are built in.
+    Recipe { package: "libgdk-pixbuf-2.0-0", lines: &["… > /usr/lib/"], steps: &[] },
+    // Starts the port mapper.
+    Recipe { package: "erlang-base", lines: &["… start"], steps: &[] },
 ];
 
 /// Whether a package has an entry.
 pub(crate) fn exists(package: &str) -> bool {
-    RECIPES.iter().any(|r| r.package == package)
+    RECIPES.iter().any(|r| matches(r.package, package))
 }
 
 /// Whether the recipe of a package stands in for a command line of its scripts.
 pub(crate) fn covers(package: &str, line: &str) -> bool {
-    let recipes = RECIPES.iter().filter(|r| r.package == package);
+    let recipes = RECIPES.iter().filter(|r| matches(r.package, package));
     recipes.flat_map(|r| r.lines).any(|beginning| line.starts_with(beginning))
 }
 
 /// Does the steps of every member's entry.
 pub(crate) fn run(layer: &mut Layer<'_>, registry: &Registry) -> Result<(), EnvError> {
     let union = layer.union;
-    for recipe in RECIPES.iter().filter(|r| union.members.iter().any(|m| m.name == r.package)) {
+    for recipe in RECIPES.iter().filter(|r| union.members.iter().any(|m| matches(r.package, &m.name))) {
         for step in recipe.steps {
             match step {
                 Dir(path, mode, user, group) => {
@@ -100,9 +150,11 @@ pub(crate) fn run(layer: &mut Layer<'_>, registry: &Registry) -> Result<(), EnvE
                 Link(target, path) => {
                     layer.link(target, path);
                 }
-                File(path, text) => {
-                    layer.put(path, *text);
+                // Through a link that a package ships for it.
+                File(path, text) if !layer.exists(path) => {
+                    layer.replace(path, *text);
                 }
+                File(..) => {}
             }
         }
     }

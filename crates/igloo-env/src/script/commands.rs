@@ -3,259 +3,11 @@
 use igloo_formats::deb::Version;
 
 use super::expand::Field;
+use super::lists::{CACHES, FIRST_START, HARMLESS, TRIGGERS};
 use super::walk::{Alternative, Flow, Status, Walker};
 use crate::EnvError;
 
 type Step = Result<(Status, Flow), EnvError>;
-
-/// Commands that change nothing that an environment holds: they ask, talk, or do what only a running machine needs.
-const HARMLESS: &[&str] = &[
-    // Questions and talk.
-    "awk",
-    "base64",
-    "cmp",
-    "comm",
-    "cut",
-    "date",
-    "df",
-    "diff",
-    "dpkg-architecture",
-    "dpkg-query",
-    "dpkg-vendor",
-    "du",
-    "egrep",
-    "expr",
-    "fgrep",
-    "file",
-    "find",
-    "free",
-    "gawk",
-    "grep",
-    "head",
-    "hostname",
-    "id",
-    "less",
-    "locale",
-    "logger",
-    "ls",
-    "lsb_release",
-    "mawk",
-    "md5sum",
-    "mktemp",
-    "more",
-    "nproc",
-    "od",
-    "pgrep",
-    "pidof",
-    "ps",
-    "pwd",
-    "readlink",
-    "realpath",
-    "rev",
-    "seq",
-    "sha1sum",
-    "sha256sum",
-    "sort",
-    "stat",
-    "sum",
-    "tac",
-    "tail",
-    "tempfile",
-    "tput",
-    "tr",
-    "tty",
-    "uname",
-    "uniq",
-    "wc",
-    "whoami",
-    "xargs",
-    "findmnt",
-    "mountpoint",
-    "ischroot",
-    "getconf",
-    "dpkg-trigger",
-    "dpkg-maintscript-helper",
-    "dpkg-list-manpages",
-    "deb-systemd-helper",
-    "deb-systemd-invoke",
-    "debconf-communicate",
-    "debconf-show",
-    "local_debconf",
-    "getopt",
-    "jobs",
-    "wall",
-    "sleep",
-    "wait",
-    "sync",
-    "kill",
-    "killall",
-    "pkill",
-    "ucfr",
-    "ucfq",
-    "apt-config",
-    // Shell words that only the shell knows.
-    "alias",
-    "hash",
-    "set",
-    "shopt",
-    "times",
-    "trap",
-    "ulimit",
-    "umask",
-    "unalias",
-    "getopts",
-    "cd",
-    "chdir",
-    "let",
-    // Services are started by igloo, not by packages.
-    "invoke-rc.d",
-    "service",
-    "start-stop-daemon",
-    "systemctl",
-    "update-rc.d",
-    "initctl",
-    "telinit",
-    "rc-service",
-    "runit-helper",
-    "update-inetd",
-    "systemd-run",
-    "udevadm",
-    "sysctl",
-    "modprobe",
-    "depmod",
-    "update-initramfs",
-    "update-grub",
-    "swapon",
-    "loginctl",
-    "dbus-send",
-    "busctl",
-    "crontab",
-    // The machine's security modules and devices.
-    "aa-status",
-    "apparmor_parser",
-    "aa-enabled",
-    "restorecon",
-    "selinuxenabled",
-    "semodule",
-    "setcap",
-    "getcap",
-    "chcon",
-    "chattr",
-    "mknod",
-    "makedev",
-    "MAKEDEV",
-    "mount",
-    "umount",
-    "ip",
-    "iptables",
-    "ifup",
-    "ifdown",
-    // Byte code and indexes of documentation: made when used, if at all.
-    "py3compile",
-    "py3clean",
-    "pycompile",
-    "pyclean",
-    "pypy3compile",
-    "pypycompile",
-    "mandb",
-    "install-info",
-    "update-info-dir",
-    "install-docs",
-    "update-command-not-found",
-    "xemacs-package",
-    "emacs-package-install",
-    "emacs-package-remove",
-    "emacs-install",
-    "emacsen-common",
-    "ispell-autobuildhash",
-    "validlocale",
-    // Left for dpkg's own state, which is not there.
-    "update-passwd",
-    "dpkg-reconfigure",
-    "update-menus",
-    "update-app-install",
-];
-
-/// Caches of desktops and fonts: programs work without, slower or plainer. Reported as such.
-const CACHES: &[&str] = &[
-    "fc-cache",
-    "glib-compile-schemas",
-    "gtk-update-icon-cache",
-    "update-icon-caches",
-    "update-mime-database",
-    "update-desktop-database",
-    "update-mime",
-    "gio-querymodules",
-    "gdk-pixbuf-query-loaders",
-    "update-fonts-alias",
-    "update-fonts-scale",
-    "update-fonts-dir",
-    "mkfontscale",
-    "mkfontdir",
-    "update-gconf-defaults",
-    "appstreamcli",
-    "systemd-hwdb",
-    "journalctl",
-    "update-pciids",
-    "update-usbids",
-    "gio-launch-desktop",
-    "update-gtk-immodules",
-    "gtk-query-immodules-2.0",
-    "gtk-query-immodules-3.0",
-    "update-update-notifier",
-];
-
-/// What makes secrets or state: for a service's first start, never for an environment.
-const FIRST_START: &[&str] = &[
-    "pg_createcluster",
-    "pg_upgradecluster",
-    "pg_ctlcluster",
-    "mysql_install_db",
-    "mariadb-install-db",
-    "ssh-keygen",
-    "make-ssl-cert",
-    "dbus-uuidgen",
-    "uuidgen",
-    "systemd-machine-id-setup",
-    "rabbitmqctl",
-    "unbound-anchor",
-    "unbound-control-setup",
-    "rndc-confgen",
-    "openssl",
-    "mcookie",
-    "pwgen",
-    "mysqladmin",
-    "mariadb-admin",
-    "psql",
-    "mysql",
-    "mariadb",
-    "systemd-random-seed",
-    "newaliases",
-    "postalias",
-    "postmap",
-    "nft",
-    "apg",
-    "sss_cache",
-    "nscd",
-];
-
-/// Commands that one of igloo's triggers does for the whole environment, and the trigger's name.
-const TRIGGERS: &[(&str, &str)] = &[
-    ("ldconfig", "ld.so.cache"),
-    ("systemd-tmpfiles", "tmpfiles"),
-    ("systemd-sysusers", "users"),
-    ("update-ca-certificates", "certificates"),
-    ("pam-auth-update", "pam"),
-    ("update-shells", "shells"),
-    ("locale-gen", "locales"),
-    ("update-locale", "locales"),
-    ("localedef", "locales"),
-    ("shadowconfig", "passwd"),
-    ("pwconv", "passwd"),
-    ("grpconv", "passwd"),
-    ("pwck", "passwd"),
-    ("grpck", "passwd"),
-];
 
 impl Walker<'_, '_> {
     /// A simple command, words expanded.
@@ -265,6 +17,12 @@ impl Walker<'_, '_> {
             return go(Status::Maybe);
         };
         let args = &fields[1..];
+        // Helpers of packages that are functions somewhere: what they are for is known better than how they do it.
+        match name.as_str() {
+            "php_invoke" => return self.php(&name, args, fields),
+            "apache2_invoke" => return self.apache_invoke(args),
+            _ => {}
+        }
         if let Some(function) = self.functions.get(&name).cloned() {
             return self.call(function, args);
         }
@@ -340,8 +98,9 @@ impl Walker<'_, '_> {
             "find"
                 if args.iter().flatten().any(|a| a.starts_with("-exec") || a == "-delete" || a.starts_with("-ok")) =>
             {
+                let empty = args.iter().flatten().any(|a| a == "-empty");
                 let there = args.iter().flatten().take_while(|a| !a.starts_with('-')).any(|a| self.layer.exists(a));
-                if there || args.first().is_none_or(|a| a.is_none()) {
+                if !empty && (there || args.first().is_none_or(|a| a.is_none())) {
                     self.refuse(fields);
                 }
                 go(Status::Maybe)
@@ -355,12 +114,53 @@ impl Walker<'_, '_> {
                 self.refuse(fields);
                 go(Status::Maybe)
             }
-            "apache2_invoke" => self.apache_invoke(args),
             "a2enmod" | "a2ensite" | "a2enconf" => self.apache_enable(&name[4..], args),
             "a2dismod" | "a2dissite" | "a2disconf" | "a2query" => go(Status::Maybe),
-            "php_invoke" | "phpenmod" | "phpdismod" | "phpquery" => self.php(name, args, fields),
+            "phpenmod" | "phpdismod" | "phpquery" => self.php(name, args, fields),
+            "perl" if args == [Some("-e".into()), Some(String::new())] => {
+                go(Status::of(self.find_program("perl").is_some()))
+            }
+            "cmp" => {
+                let files: Vec<&String> = args.iter().flatten().filter(|a| !a.starts_with('-')).collect();
+                go(match files.as_slice() {
+                    [a, b] => match (self.layer.read(a)?, self.layer.read(b)?) {
+                        (Some(a), Some(b)) => Status::of(a == b),
+                        _ => Status::No,
+                    },
+                    _ => Status::Maybe,
+                })
+            }
+            "seq" => {
+                let numbers: Option<Vec<i64>> = args.iter().map(|a| a.as_deref()?.parse().ok()).collect();
+                let text = match numbers.as_deref() {
+                    Some([last]) => Some((1, 1, *last)),
+                    Some([first, last]) => Some((*first, 1, *last)),
+                    Some([first, step, last]) => Some((*first, *step, *last)),
+                    _ => None,
+                };
+                let text = text.filter(|(_, step, _)| *step != 0).map(|(first, step, last)| {
+                    let inside = |n: &i64| if step > 0 { *n <= last } else { *n >= last };
+                    let numbers = std::iter::successors(Some(first), |n| n.checked_add(step)).take_while(inside);
+                    numbers.take(1000).map(|n| format!("{n}\n")).collect::<String>()
+                });
+                self.print(text);
+                go(Status::Yes)
+            }
+            // Runs what is in a directory: nothing, if that is empty.
+            "run-parts" => {
+                let dir = args.iter().rev().flatten().find(|a| a.starts_with('/')).cloned().unwrap_or_default();
+                if !self.layer.list(&dir).is_empty() {
+                    self.refuse(fields);
+                }
+                go(Status::Yes)
+            }
+            // Byte code, as with py3compile.
+            _ if args.iter().flatten().any(|a| a.ends_with("/py_compile.py") || a.ends_with("/compileall.py")) => {
+                go(Status::Maybe)
+            }
             _ if name.starts_with("db_") || name.starts_with("dbc_") => self.debconf(name, args),
-            _ if HARMLESS.contains(&name) => {
+            _ if HARMLESS.contains(&base(name)) => {
+                let name = base(name);
                 let status = if [
                     "deb-systemd-helper",
                     "grep",
@@ -417,15 +217,19 @@ impl Walker<'_, '_> {
                 self.print(printed);
                 go(status)
             }
-            _ if CACHES.contains(&name) => {
+            _ if CACHES.contains(&base(name)) => {
                 self.covers.insert("caches are left out");
                 self.print(None);
                 go(Status::Yes)
             }
-            _ if FIRST_START.contains(&name) => {
+            _ if FIRST_START.contains(&base(name)) => {
                 self.covers.insert("made at first start");
                 self.print(None);
                 go(Status::Maybe)
+            }
+            _ if name.starts_with('/') && self.shell_script(name)?.is_some() => {
+                let text = self.shell_script(name)?.unwrap_or_default();
+                self.program(name, &text, args)
             }
             // A program that is not in the environment fails, on a real machine as well.
             _ if self.find_program(&fields[0].clone().unwrap_or_default()).is_none()
@@ -526,10 +330,29 @@ impl Walker<'_, '_> {
                 (Status::Yes, Flow::Go)
             }
             "read" => {
-                for name in args.iter().flatten().filter(|a| !a.starts_with('-')) {
-                    self.vars.insert(name.clone(), None);
+                let line = self.read_line();
+                let names: Vec<&String> = args.iter().flatten().filter(|a| !a.starts_with('-')).collect();
+                let mut rest = line.clone().unwrap_or(Some(String::new()));
+                for (i, name) in names.iter().enumerate() {
+                    let value = match (&rest, i + 1 == names.len()) {
+                        (None, _) => None,
+                        (Some(text), true) => Some(text.trim().to_owned()),
+                        (Some(text), false) => {
+                            let text = text.trim_start();
+                            let (word, tail) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+                            let (word, tail) = (word.to_owned(), tail.to_owned());
+                            rest = Some(tail);
+                            Some(word)
+                        }
+                    };
+                    self.vars.insert((*name).clone(), value);
                 }
-                (Status::Maybe, Flow::Go)
+                let status = match line {
+                    None => Status::No,
+                    Some(None) => Status::Maybe,
+                    Some(Some(_)) => Status::Yes,
+                };
+                (status, Flow::Go)
             }
             "command" | "which" | "type" => {
                 let mut rest = args;
@@ -627,6 +450,15 @@ impl Walker<'_, '_> {
             .map(|d| format!("{d}/{name}"))
             .find(|p| self.layer.executable(p))
             .map(|p| format!("/{p}"))
+    }
+
+    /// Text of a shell script of the environment.
+    fn shell_script(&self, path: &str) -> Result<Option<String>, EnvError> {
+        if !self.layer.executable(path) {
+            return Ok(None);
+        }
+        let text = self.layer.read(path)?.and_then(|bytes| String::from_utf8(bytes).ok());
+        Ok(text.filter(|t| ["#!/bin/sh", "#! /bin/sh", "#!/bin/bash", "#!/bin/dash"].iter().any(|s| t.starts_with(s))))
     }
 
     fn printed(&self, name: &str, args: &[Field]) -> Field {
@@ -791,6 +623,11 @@ impl Walker<'_, '_> {
         self.vars.insert("RET".into(), answer);
         go(Status::Yes)
     }
+}
+
+/// The name of a program without its directory.
+fn base(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
 }
 
 fn go(status: Status) -> Step {

@@ -31,6 +31,7 @@ fn split(args: &[Field], with_value: &[&str]) -> Args {
                     out.values.push((text.trim_start_matches('-').to_owned(), rest.next().cloned().flatten()));
                 } else if let Some(name) = text.strip_prefix("--") {
                     match name {
+                        "purge" => out.flags.push('p'),
                         "recursive" | "archive" => out.flags.push('R'),
                         "parents" => out.flags.push('p'),
                         "directory" => out.flags.push('d'),
@@ -164,7 +165,7 @@ impl Walker<'_, '_> {
             return args.operands.iter().all(|path| self.make_dir(path, mode, uid, gid, true));
         }
         let [Some(from), Some(to)] = args.operands.as_slice() else { return false };
-        if Self::passing(to) || Self::passing(from) {
+        if Self::passing(to) || (Self::passing(from) && from != "/dev/null") {
             return Self::passing(to);
         }
         let to = self.target(from, to);
@@ -315,8 +316,12 @@ impl Walker<'_, '_> {
         match args.operands.as_slice() {
             [Some(from), Some(to)] if Self::passing(from) => Self::passing(to),
             // Moving what only an older version left behind.
-            [Some(from), Some(_)] if from.starts_with('/') => !self.layer.exists(from),
-            _ => self.maybe > 0 && args.operands.iter().all(|o| o.is_some()),
+            [Some(from), Some(_)] if from.starts_with('/') && self.layer.lstat(from).is_none() => true,
+            [Some(from), Some(to)] => {
+                let to = self.target(from, to);
+                self.layer.rename(from, &to)
+            }
+            _ => false,
         }
     }
 
@@ -327,8 +332,12 @@ impl Walker<'_, '_> {
             // Only empty directories, and only if they are: leaving them does no harm.
             _ if name == "rmdir" => true,
             Some(path) if path.starts_with('/') => {
-                self.layer.lstat(path).is_none() || (self.maybe == 0 && self.layer.remove(path))
+                // On a way that may not be taken, what was made stays: one of the two outcomes.
+                let owned = self.layer.resolve(path, false).is_some_and(|p| self.layer.union.get(&p).is_some());
+                self.layer.lstat(path).is_none() || (!owned && (self.maybe > 0 || self.layer.remove(path)))
             }
+            // Not known, and so no file that a package ships, which no script may remove: left by an older version.
+            None => true,
             _ => false,
         })
     }
@@ -347,7 +356,7 @@ impl Walker<'_, '_> {
 
     /// `ucf new target`: takes the new file where there is none.
     fn ucf(&mut self, args: &[Field]) -> bool {
-        let args = split(args, &["src-dir", "state-dir", "debug"]);
+        let args = split(args, &["src-dir", "state-dir", "debug", "sum-file"]);
         if args.flags.contains('p') {
             return true;
         }

@@ -11,6 +11,7 @@ pub mod parse;
 mod commands;
 mod expand;
 mod files;
+mod lists;
 mod test;
 mod users;
 pub(crate) mod walk;

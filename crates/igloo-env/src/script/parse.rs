@@ -178,7 +178,7 @@ impl Parser<'_> {
         loop {
             self.skip_lines()?;
             match self.peek() {
-                None | Some(b')' | b'`') => break,
+                None | Some(b')') => break,
                 Some(b';') => {
                     if self.starts(";;") || self.starts(";&") {
                         break;
@@ -418,7 +418,7 @@ impl Parser<'_> {
                     return self.function(text.clone());
                 }
             }
-            if matches!(c, b'\n' | b';' | b'&' | b'|' | b'(' | b')' | b'`') {
+            if matches!(c, b'\n' | b';' | b'&' | b'|' | b'(' | b')') {
                 break;
             }
             if words.is_empty() {
@@ -538,7 +538,7 @@ impl Parser<'_> {
                     push(&mut word, "", true);
                     self.double_quoted(&mut word, Some(b'"'))?;
                 }
-                Some(b'`') if self.at == start || !word.is_empty() => self.backquote(&mut word, false)?,
+                Some(b'`') => self.backquote(&mut word, false)?,
                 Some(b'$') => self.dollar(&mut word, false)?,
                 Some(_) => {
                     let text = self.character(self.at);

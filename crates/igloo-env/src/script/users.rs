@@ -178,6 +178,10 @@ impl Walker<'_, '_> {
             gecos: o.value("--gecos").or_else(|| o.value("--comment")).unwrap_or_default().to_owned(),
         };
         let package = self.package.clone();
+        let request = match &request.group {
+            PrimaryGroup::Named(group) if *group == request.name => UserRequest { group: PrimaryGroup::Own, ..request },
+            _ => request,
+        };
         self.registry.add_user(&request, &package)?;
         if create && home.starts_with('/') && home != "/nonexistent" && home != "/" {
             if let Some((uid, gid)) = self.registry.user(name) {

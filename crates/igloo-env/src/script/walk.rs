@@ -300,15 +300,18 @@ impl<'w, 'u> Walker<'w, 'u> {
                 }
             }
             Node::Pipe(parts) => {
-                let saved = (self.output.clone(), self.vars.clone(), self.input.take());
+                let (output, vars, input) = (self.output.take(), self.vars.clone(), self.input.take());
+                let mut status = Status::Maybe;
                 for part in parts {
-                    self.run(part)?;
+                    self.output = Some(String::new());
+                    status = self.run(part)?.0;
+                    self.input = self.output.take();
                 }
-                let output;
-                (output, self.vars, self.input) = saved;
+                let printed = std::mem::replace(&mut self.input, input);
+                self.vars = vars;
                 self.output = output;
-                self.print(None);
-                Ok((Status::Maybe, Flow::Go))
+                self.print(printed);
+                Ok((status, Flow::Go))
             }
             Node::If { arms, otherwise } => self.conditional(arms, otherwise.as_deref()),
             Node::For { name, words, body } => {
@@ -362,7 +365,7 @@ impl<'w, 'u> Walker<'w, 'u> {
             }
             Node::Redirected(inner, redirects) => {
                 let sink = self.sink(redirects)?;
-                let saved = (self.output.clone(), self.input.take());
+                let saved = (self.output.clone(), self.input.clone());
                 self.feed(redirects)?;
                 if sink != Sink::Same {
                     self.output = Some(String::new());
@@ -462,14 +465,19 @@ impl<'w, 'u> Walker<'w, 'u> {
         if fields.is_empty() {
             return Ok((Status::Yes, Flow::Go));
         }
-        let saved = (self.output.clone(), self.input.take());
+        let before = self.output.clone();
+        let fed = redirects.iter().any(|r| matches!(r.kind, RedirectKind::Here(_) | RedirectKind::Read(_)));
+        let input = if fed { Some(self.input.take()) } else { None };
         self.feed(redirects)?;
         if sink != Sink::Same {
             self.output = Some(String::new());
         }
         let step = self.command(&fields);
-        self.drain(&sink, saved.0);
-        self.input = saved.1;
+        self.drain(&sink, before);
+        // What a command reads of its caller's input is gone for the next one.
+        if let Some(input) = input {
+            self.input = input;
+        }
         step
     }
 
@@ -488,6 +496,39 @@ impl<'w, 'u> Walker<'w, 'u> {
         self.heredocs = heredocs;
         let (status, flow) = step?;
         Ok((status, if flow == Flow::Exit { Flow::Exit } else { Flow::Go }))
+    }
+
+    /// Takes the next line of what the command can read: `None` at its end, `Some(None)` if it is not known.
+    pub(crate) fn read_line(&mut self) -> Option<Field> {
+        match &mut self.input {
+            None => Some(None),
+            Some(text) if text.is_empty() => None,
+            Some(text) => {
+                let end = text.find('\n').map_or(text.len(), |at| at + 1);
+                let line: String = text.drain(..end).collect();
+                Some(Some(line.trim_end_matches('\n').to_owned()))
+            }
+        }
+    }
+
+    /// Walks a script of the environment that a command calls by its path.
+    pub(crate) fn program(&mut self, path: &str, text: &str, args: &[Field]) -> Step {
+        if self.calls >= MAX_CALLS {
+            return Ok((Status::Maybe, Flow::Go));
+        }
+        let params = std::mem::replace(&mut self.params, args.to_vec());
+        let vars = self.vars.clone();
+        let functions = std::mem::take(&mut self.functions);
+        // Its lines are not this script's.
+        self.calls += 1;
+        let before = self.unknown.len();
+        let step = self.source(text);
+        self.calls -= 1;
+        for (_, line) in &mut self.unknown[before..] {
+            *line = format!("{path}: {line}");
+        }
+        (self.params, self.vars, self.functions) = (params, vars, functions);
+        Ok((step?.0, Flow::Go))
     }
 
     /// Reports a command line.
@@ -541,8 +582,11 @@ impl<'w, 'u> Walker<'w, 'u> {
                 _ => continue,
             };
             let path = self.text(word)?;
-            let passing =
-                |p: &str| ["/dev/", "/tmp/", "/proc/", "/sys/", "/run/", "/var/run/"].iter().any(|d| p.starts_with(d));
+            let passing = |p: &str| {
+                ["/dev/", "/tmp/", "/proc/", "/sys/", "/run/", "/var/run/", "/var/log/"]
+                    .iter()
+                    .any(|d| p.starts_with(d))
+            };
             let to = match path {
                 Some(path) if passing(&path) => Sink::Nowhere,
                 Some(path) if path.starts_with('/') => Sink::File { path, append },
