@@ -44,6 +44,8 @@ impl Apt {
         let cache = format!("Dir::Cache={}", self.dir.path().display());
         let output = Command::new(program)
             .args(["-o", &status, "-o", &extended, "-o", &cache, "-o", "APT::Architectures::=amd64"])
+            // As by default; container images turn apt's own index off, which would make the comparison unfair.
+            .args(["-o", "Dir::Cache::pkgcache=pkgcache.bin", "-o", "Dir::Cache::srcpkgcache=srcpkgcache.bin"])
             .args(["-o", "Dir::Etc::preferences=/dev/null", "-o", "Dir::Etc::preferencesparts=/dev/null"])
             .args(words)
             .env("LC_ALL", "C")

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use igloo_formats::deb::{Index, Record, Relations};
@@ -85,8 +85,11 @@ pub trait Universe {
 /// Parses a stanza when somebody asks for the package, once.
 pub struct Indexes<'a, B: AsRef<[u8]>> {
     suites: Vec<Suite<'a, B>>,
-    locked: BTreeMap<String, Vec<Arc<Candidate>>>,
+    locked: HashMap<String, Vec<Arc<Candidate>>>,
+    /// Names of locked packages by what they provide.
+    locked_providers: HashMap<String, Vec<String>>,
     known: RefCell<HashMap<String, Vec<Arc<Candidate>>>>,
+    known_providers: RefCell<HashMap<String, Vec<Arc<Candidate>>>>,
     unreadable: RefCell<HashMap<String, String>>,
 }
 
@@ -100,8 +103,10 @@ impl<B: AsRef<[u8]>> Default for Indexes<'_, B> {
     fn default() -> Self {
         Self {
             suites: Vec::new(),
-            locked: BTreeMap::new(),
+            locked: HashMap::new(),
+            locked_providers: HashMap::new(),
             known: RefCell::new(HashMap::new()),
+            known_providers: RefCell::new(HashMap::new()),
             unreadable: RefCell::new(HashMap::new()),
         }
     }
@@ -115,15 +120,23 @@ impl<'a, B: AsRef<[u8]>> Indexes<'a, B> {
 
     /// Adds the packages of a suite. Of equal versions the one from the suite that was added first is taken.
     pub fn add(&mut self, suite: &str, not_automatic: bool, index: &'a Index<B>) {
-        self.known.get_mut().clear();
+        self.forget();
         self.suites.push(Suite { name: suite.to_owned(), not_automatic, index });
     }
 
     /// Adds a package of the lock: it can be chosen even if no index has it any more, and is preferred to newer ones.
     pub fn lock(&mut self, candidate: Candidate) {
-        self.known.get_mut().clear();
+        self.forget();
         let candidate = Arc::new(Candidate { locked: true, ..candidate });
+        for provided in candidate.record.provides.iter().flat_map(|clause| &clause.0) {
+            self.locked_providers.entry(provided.name.clone()).or_default().push(candidate.record.name.clone());
+        }
         self.locked.entry(candidate.record.name.clone()).or_default().push(candidate);
+    }
+
+    fn forget(&mut self) {
+        self.known.get_mut().clear();
+        self.known_providers.get_mut().clear();
     }
 
     fn rank(&self, name: &str) -> u64 {
@@ -189,14 +202,19 @@ impl<B: AsRef<[u8]>> Universe for Indexes<'_, B> {
     }
 
     fn providers(&self, name: &str) -> Vec<Arc<Candidate>> {
+        if let Some(known) = self.known_providers.borrow().get(name) {
+            return known.clone();
+        }
         let indexed = self.suites.iter().flat_map(|suite| suite.index.providers(name));
-        let provides = |c: &Candidate| c.record.provides.iter().flat_map(|clause| &clause.0).any(|p| p.name == name);
-        let locked = self.locked.iter().filter(|(_, all)| all.iter().any(|c| provides(c))).map(|(n, _)| n.as_str());
+        let locked = self.locked_providers.get(name).into_iter().flatten().map(String::as_str);
         let mut owners: Vec<&str> = indexed.chain(locked).filter(|owner| *owner != name).collect();
         owners.sort_unstable();
         owners.dedup();
-        let all = owners.into_iter().flat_map(|owner| self.candidates(owner));
-        all.filter(|c| provides(c)).collect()
+        let provides = |c: &Candidate| c.record.provides.iter().flat_map(|clause| &clause.0).any(|p| p.name == name);
+        let mut found: Vec<_> = owners.into_iter().flat_map(|owner| self.candidates(owner)).collect();
+        found.retain(|c| provides(c));
+        self.known_providers.borrow_mut().insert(name.to_owned(), found.clone());
+        found
     }
 
     fn essential(&self) -> Vec<String> {
