@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use ureq::http::Uri;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{Connector, TcpConnector};
+use ureq::unversioned::transport::{Connector, DefaultConnector, TcpConnector};
 use ureq::{Agent, Proxy};
 
 use crate::RemoteError;
 use crate::apt::conf::AptConfig;
 
 mod forward;
+mod resolve;
 pub(crate) mod url;
 
 const CONNECT: Duration = Duration::from_secs(10);
@@ -174,11 +174,8 @@ impl Client {
                 return Ok(Answer { status, headers: head.headers, body: Some(body), _permit: permit });
             }
             let to = head.headers.get("location").and_then(|v| v.to_str().ok()).unwrap_or_default();
-            let refuse = |why| RemoteError::Redirect { url: at.clone(), to: to.to_owned(), why };
-            let next = url::resolve(&uri, to).ok_or_else(|| refuse("this is no address"))?;
-            if uri.scheme_str() == Some("https") && !next.starts_with("https:") {
-                return Err(refuse("it leaves https"));
-            }
+            let next = url::redirect(&uri, to);
+            let next = next.map_err(|why| RemoteError::Redirect { url: at.clone(), to: to.to_owned(), why })?;
             at = next;
         }
         Err(RemoteError::Redirect { url: url.to_owned(), to: at, why: "there are too many redirections" })
@@ -278,9 +275,9 @@ impl Client {
         Ok(match forward {
             Some(proxy) => {
                 let connector = ().chain(TcpConnector::default()).chain(forward::ForwardConnector::new(&proxy));
-                Agent::with_parts(config, connector, forward::ProxyResolver::new(&proxy, DefaultResolver::default()))
+                Agent::with_parts(config, connector, forward::ProxyResolver::new(&proxy))
             }
-            None => Agent::new_with_config(config),
+            None => Agent::with_parts(config, DefaultConnector::default(), resolve::Remembering::default()),
         })
     }
 

@@ -11,20 +11,22 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 use ureq::{Error, Proxy};
 
+use super::resolve::Remembering;
+
 /// Resolves every address to that of the proxy.
 #[derive(Debug)]
-pub(super) struct ProxyResolver<R> {
+pub(super) struct ProxyResolver {
     proxy: Uri,
-    inner: R,
+    inner: Remembering,
 }
 
-impl<R: Resolver> ProxyResolver<R> {
-    pub(super) fn new(proxy: &Proxy, inner: R) -> Self {
-        Self { proxy: proxy.uri().clone(), inner }
+impl ProxyResolver {
+    pub(super) fn new(proxy: &Proxy) -> Self {
+        Self { proxy: proxy.uri().clone(), inner: Remembering::default() }
     }
 }
 
-impl<R: Resolver> Resolver for ProxyResolver<R> {
+impl Resolver for ProxyResolver {
     fn resolve(&self, _: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
         self.inner.resolve(&self.proxy, config, timeout)
     }

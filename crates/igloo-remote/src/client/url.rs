@@ -73,8 +73,16 @@ pub fn file_url(archive: &str, path: &str) -> String {
     url
 }
 
-/// Where a redirection from `base` leads.
-pub(crate) fn resolve(base: &Uri, to: &str) -> Option<String> {
+/// Where a redirection from `base` leads, or why it is not followed.
+pub(crate) fn redirect(base: &Uri, to: &str) -> Result<String, &'static str> {
+    let next = resolve(base, to).ok_or("this is no address")?;
+    if base.scheme_str() == Some("https") && !next.starts_with("https:") {
+        return Err("it leaves https");
+    }
+    Ok(next)
+}
+
+fn resolve(base: &Uri, to: &str) -> Option<String> {
     let to = to.split('#').next().unwrap_or_default();
     let (scheme, authority) = (base.scheme_str()?, base.authority()?.as_str());
     let url = if to.starts_with("http://") || to.starts_with("https://") {
@@ -132,14 +140,18 @@ mod tests {
     #[test]
     fn redirections() {
         let base: Uri = "https://host:1/a/b?c".parse().expect("uri");
-        let check = |to| resolve(&base, to).unwrap_or_default();
-        assert_eq!(check("http://other/x"), "http://other/x");
+        let check = |to| redirect(&base, to).unwrap_or_else(str::to_owned);
+        assert_eq!(check("http://other/x"), "it leaves https");
+        assert_eq!(check("HTTP://other/x"), "this is no address");
+        assert_eq!(check("https://other/x"), "https://other/x");
         assert_eq!(check("//other/x"), "https://other/x");
         assert_eq!(check("/x#y"), "https://host:1/x");
         assert_eq!(check("x/y"), "https://host:1/a/x/y");
-        assert_eq!(check("file:///etc/passwd"), "");
-        assert_eq!(check("ftp://host/"), "");
-        assert_eq!(check(""), "");
+        for to in ["file:///etc/passwd", "ftp://host/", ""] {
+            assert_eq!(check(to), "this is no address", "{to}");
+        }
+        let plain: Uri = "http://host/a".parse().expect("uri");
+        assert_eq!(redirect(&plain, "http://other/x").as_deref(), Ok("http://other/x"));
     }
 
     #[test]

@@ -101,16 +101,12 @@ impl Candidate<'_> {
             return Err(Problem::KeyRevoked(name));
         }
 
-        let direct = details.direct_signatures.iter().filter(|s| is_current(s, now) && s.verify_key(key).is_ok());
-        let direct = direct.max_by_key(|s| s.created().map(|t| t.as_secs()));
+        let current = details.direct_signatures.iter().filter(|s| is_current(s, now));
+        let direct = latest(current, |s| s.verify_key(key).is_ok());
         let users = details.users.iter().filter_map(|user| {
-            let own = user.signatures.iter().filter(|s| {
-                let revocation = s.typ() == Some(SignatureType::CertRevocation);
-                (revocation || is_current(s, now)) && s.verify_certification(key, Tag::UserId, &user.id).is_ok()
-            });
-            let latest =
-                own.max_by_key(|s| (s.created().map(|t| t.as_secs()), s.typ() == Some(SignatureType::CertRevocation)))?;
-            (latest.typ() != Some(SignatureType::CertRevocation)).then_some(latest)
+            let counts = user.signatures.iter().filter(|s| is_revocation(s) || is_current(s, now));
+            let own = latest(counts, |s| s.verify_certification(key, Tag::UserId, &user.id).is_ok())?;
+            (!is_revocation(own)).then_some(own)
         });
         let user = users.max_by_key(|s| s.created().map(|t| t.as_secs()));
         if user.is_none() && direct.is_none() {
@@ -134,16 +130,14 @@ impl Candidate<'_> {
         if is_weak(subkey.key.public_params()) {
             return Err(Problem::WeakKey(name.to_owned()));
         }
-        let of_type = |typ| {
-            let signatures = subkey.signatures.iter().filter(move |s| s.typ() == Some(typ));
-            signatures.filter(|s| s.verify_subkey_binding(primary, &subkey.key).is_ok())
-        };
-        if of_type(SignatureType::SubkeyRevocation).next().is_some() {
+        let of_type = |typ| subkey.signatures.iter().filter(move |s| s.typ() == Some(typ));
+        let is_own = |s: &Signature| s.verify_subkey_binding(primary, &subkey.key).is_ok();
+        if of_type(SignatureType::SubkeyRevocation).any(is_own) {
             return Err(Problem::KeyRevoked(name.to_owned()));
         }
         let unbound = || Problem::NotForSigning(name.to_owned());
         let bindings = of_type(SignatureType::SubkeyBinding).filter(|s| is_current(s, now));
-        let binding = bindings.max_by_key(|s| s.created().map(|t| t.as_secs())).ok_or_else(unbound)?;
+        let binding = latest(bindings, is_own).ok_or_else(unbound)?;
         if let Some(at) = end(subkey.key.created_at().into(), binding.key_expiration_time()).filter(|at| *at <= now) {
             return Err(Problem::KeyExpired { key: name.to_owned(), at });
         }
@@ -154,6 +148,21 @@ impl Candidate<'_> {
             && back.verify_primary_key_binding(&subkey.key, primary).is_ok();
         if bound { Ok(()) } else { Err(unbound()) }
     }
+}
+
+/// The latest signature that verifies; a revocation comes after what was made in the same second. From the latest on,
+/// since each attempt costs a millisecond or two.
+fn latest<'a>(
+    signatures: impl Iterator<Item = &'a Signature>,
+    verifies: impl Fn(&Signature) -> bool,
+) -> Option<&'a Signature> {
+    let mut signatures: Vec<&Signature> = signatures.collect();
+    signatures.sort_by_key(|s| std::cmp::Reverse((s.created().map(|t| t.as_secs()), is_revocation(s))));
+    signatures.into_iter().find(|s| verifies(s))
+}
+
+fn is_revocation(signature: &Signature) -> bool {
+    signature.typ() == Some(SignatureType::CertRevocation)
 }
 
 fn check_made_after_key(name: &str, key: SystemTime, made: SystemTime) -> Result<(), Problem> {
