@@ -155,6 +155,8 @@ pub fn attach(
     peer.header.index = OURS;
     peer.attributes = vec![LinkAttribute::IfName("eth0".to_owned()), LinkAttribute::NetNsFd(netns.as_raw_fd())];
     let mut port = LinkMessage::default();
+    // The kernel heeds the peer's index only if this end asks for one, too.
+    port.header.index = port_index(&to.name);
     set_up(&mut port);
     port.attributes = vec![
         LinkAttribute::IfName(to.name.clone()),
@@ -171,6 +173,12 @@ pub fn attach(
         acts.push(default_route(gateway));
     }
     container.request(acts)
+}
+
+/// An index for the bridge's end of a pair: from the number at the end of its name, above all that the kernel gives.
+fn port_index(name: &str) -> u32 {
+    let number = name.trim_start_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(0);
+    (OURS + 1).saturating_add(number)
 }
 
 /// Sets up `lo` of the network namespace that the caller is in.
