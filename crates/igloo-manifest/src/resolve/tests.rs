@@ -560,6 +560,23 @@ fn suites_by_version_and_backports_on_request() {
     );
     check(
         SUITES,
+        "lib lib=1 app",
+        expect![[r#"
+            app 1 <- root
+            lib 1 <- root
+        "#]],
+    );
+    check(
+        SUITES,
+        "lib=1 lib=2",
+        expect![[r#"
+            error: cannot choose the packages of `shells.default`: `lib` cannot be had
+            lib: lib 1 is already needed (asked for)
+            help: ask for another version than lib 1
+        "#]],
+    );
+    check(
+        SUITES,
         "tool/bookworm-security lib",
         expect![[r#"
         error: cannot choose the packages of `shells.default`: there is no `tool` from suite bookworm-security

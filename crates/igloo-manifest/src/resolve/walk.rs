@@ -159,7 +159,11 @@ impl<'a> Walk<'a> {
         for (i, root) in self.request.roots.iter().enumerate() {
             let candidate = self.root(root).map_err(|refusal| self.give_up(Some(i), &root.name, refusal))?;
             if root.version.is_some() || root.suite.is_some() {
-                self.pinned.insert(root.name.clone(), Arc::clone(&candidate));
+                let before = self.pinned.insert(root.name.clone(), Arc::clone(&candidate));
+                if let Some(other) = before.filter(|before| !Arc::ptr_eq(before, &candidate)) {
+                    let refusal = Refusal::OtherVersion { chosen: label(&other), by: WHY_ROOT.to_owned() };
+                    return Err(self.give_up(Some(i), &root.name, refusal));
+                }
             }
             roots.push((Some(i), candidate, WHY_ROOT));
         }
