@@ -120,7 +120,7 @@ impl Store {
             roots.push(Root { holder: Holder::Temporary(pid), target });
         }
         let known = self.list()?.into_iter().map(|info| info.path);
-        for (pid, target) in crate::processes::in_use(known) {
+        for (pid, target) in crate::processes::in_use(&layout.store, known) {
             roots.push(Root { holder: Holder::Process(pid), target });
         }
         roots.sort();

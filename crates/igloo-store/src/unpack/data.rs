@@ -24,8 +24,13 @@ pub(crate) fn unpack<R: Read>(mut tar: TarReader<R>, tree: &mut TreeMaker) -> Re
     let mut seen = Seen { entries: Vec::new(), index: HashMap::new(), parent: String::new() };
     tree.dir("data")?;
     while let Some(header) = tar.next()? {
-        let Some(raw) = clean(&header.path, &header.path)? else { continue };
         let refused = |why| refused(&header.path, why);
+        let Some(raw) = clean(&header.path, &header.path)? else {
+            if header.kind == TarKind::Dir {
+                continue;
+            }
+            return Err(refused("which is no directory"));
+        };
         if header.kind == TarKind::Symlink && is_merge_link(&raw, &header.link) {
             continue;
         }
