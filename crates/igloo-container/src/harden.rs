@@ -79,7 +79,11 @@ pub fn become_user(user: &User, set_groups: bool) -> Result<(), ContainerError> 
 /// All at once, as services get it: user, the eleven capabilities (none effective unless uid 0), no_new_privs,
 /// seccomp. Call right before exec.
 pub fn harden(user: &User, set_groups: bool) -> Result<(), ContainerError> {
-    let filter = seccomp::Filter::build()?;
+    harden_with(user, set_groups, &seccomp::Filter::build()?)
+}
+
+/// [`harden`] with a filter that is built already.
+pub fn harden_with(user: &User, set_groups: bool, filter: &seccomp::Filter) -> Result<(), ContainerError> {
     become_user(user, set_groups)?;
     // Changing ids cleared the effective set; bounding needs CAP_SETPCAP there.
     let have = rustix::thread::capabilities(None).act("read the own capabilities")?;

@@ -24,14 +24,15 @@ use crate::spec::{ContainerSpec, Identity, Mount, MountKind};
 use crate::sys;
 
 /// Makes the root at the directory `target`, complete but for what libcontainer mounts (proc, dev, sys).
-/// `scratch` is an empty directory of a private mount namespace.
+/// `scratch` is a directory in memory, of a private mount namespace.
 pub(crate) fn assemble(
     spec: &ContainerSpec,
     identity: Identity,
     scratch: &Path,
     target: &Path,
 ) -> Result<Root, ContainerError> {
-    let (upper, work) = (spec.state_dir.join("upper"), spec.state_dir.join("work"));
+    let state = if takes_changes(&spec.state_dir)? { &spec.state_dir } else { scratch };
+    let (upper, work) = (state.join("upper"), state.join("work"));
     for dir in [&upper, &work] {
         igloo_base::file::remove_tree(dir)?;
         igloo_base::file::create_dirs(dir)?;
@@ -52,6 +53,14 @@ pub(crate) fn assemble(
         attach(&root, spec, mount, forgiving)?;
     }
     Ok(root)
+}
+
+/// False if the directory is itself on an overlay, as in containers of others: changes can't go there, and go to
+/// memory instead.
+fn takes_changes(dir: &Path) -> Result<bool, ContainerError> {
+    const OVERLAYFS: i64 = 0x794c_7630;
+    igloo_base::file::create_dirs(dir)?;
+    Ok(i64::from(rustix::fs::statfs(dir).at("look at the file system of", dir)?.f_type) != OVERLAYFS)
 }
 
 /// `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`.

@@ -24,14 +24,15 @@ use rustix::thread::UnshareFlags;
 use crate::error::{Act, ContainerError, chain};
 use crate::network::{self, Attachment, Link};
 use crate::protocol::{self, ShimReply, ShimRequest, Start};
+use crate::seccomp::Filter;
 use crate::spec::{ContainerSpec, Identity, Ipv4Net};
-use crate::{rootfs, seccomp, sys, userns};
+use crate::{rootfs, sys, userns};
 
 const PEER: &str = "supervisor";
 
 /// Body of a shim; gives its exit code.
-pub(crate) fn run(control: OwnedFd, stdout: OwnedFd, stderr: OwnedFd) -> i32 {
-    let result = start(&control, stdout, stderr).and_then(|init| attend::attend(&control, &init));
+pub(crate) fn run(control: OwnedFd, stdout: OwnedFd, stderr: OwnedFd, filter: &Filter) -> i32 {
+    let result = start(&control, stdout, stderr, filter).and_then(|init| attend::attend(&control, &init));
     match result {
         Ok(()) => 0,
         Err(error) => {
@@ -49,9 +50,10 @@ struct Init {
     spec: ContainerSpec,
     /// Readable when a child has ended.
     signals: OwnedFd,
+    filter: Filter,
 }
 
-fn start(control: &OwnedFd, stdout: OwnedFd, stderr: OwnedFd) -> Result<Init, ContainerError> {
+fn start(control: &OwnedFd, stdout: OwnedFd, stderr: OwnedFd, filter: &Filter) -> Result<Init, ContainerError> {
     // Blocked until the program runs; it gets an empty mask of its own.
     let signals = sys::signal_fd(&[libc::SIGCHLD]).act("wait for children")?;
     let (Start { spec, identity, base, sources }, mut fds) = receive_start(control)?;
@@ -67,10 +69,10 @@ fn start(control: &OwnedFd, stdout: OwnedFd, stderr: OwnedFd) -> Result<Init, Co
     let layers = base.join("layers");
     igloo_base::file::create_dirs(&root)?;
     rootfs::assemble(&spec, identity, &layers, &root)?;
-    create(spec, &base, &root, stdout, stderr, signals).inspect(|init| {
-        // Told here, so that a supervisor that is gone is noticed as the end of its requests.
-        drop(protocol::send(control, &ShimReply::Started, &[init.pidfd.as_fd()]));
-    })
+    let (pid, pidfd) = create(&spec, &base, &root, [stdout, stderr], filter)?;
+    // A supervisor that is gone is noticed later, as the end of its requests.
+    drop(protocol::send(control, &ShimReply::Started, &[pidfd.as_fd()]));
+    Ok(Init { pid, pidfd, spec, signals, filter: filter.clone() })
 }
 
 fn receive_start(control: &OwnedFd) -> Result<(Start, Vec<OwnedFd>), ContainerError> {
@@ -141,13 +143,12 @@ fn separate(spec: &ContainerSpec, identity: Identity, base: &Path) -> Result<(),
 
 /// Lets libcontainer make the container and waits until its program runs.
 fn create(
-    spec: ContainerSpec,
+    spec: &ContainerSpec,
     base: &Path,
     root: &Path,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
-    signals: OwnedFd,
-) -> Result<Init, ContainerError> {
+    [stdout, stderr]: [OwnedFd; 2],
+    filter: &Filter,
+) -> Result<(Pid, OwnedFd), ContainerError> {
     let failed = |error: Box<dyn std::error::Error + Send + Sync>| ContainerError::Libcontainer {
         id: spec.id.clone(),
         source: error,
@@ -155,11 +156,11 @@ fn create(
     let (bundle, state) = (base.join("bundle"), base.join("state"));
     igloo_base::file::create_dirs(&bundle)?;
     igloo_base::file::create_dirs(&state)?;
-    oci::write(&spec, base, root, &bundle).map_err(|e| failed(e.into()))?;
+    oci::write(spec, base, root, &bundle).map_err(|e| failed(e.into()))?;
     sys::install_fd(stdout, 1).act("pass on stdout")?;
     sys::install_fd(stderr, 2).act("pass on stderr")?;
     let (report, told) = io::pipe().act("make a pipe")?;
-    let payload = payload::Payload::new(&spec, seccomp::Filter::build()?, told.as_fd());
+    let payload = payload::Payload::new(spec, filter.clone(), told.as_fd());
     let mut container = ContainerBuilder::new(spec.id.clone(), SyscallType::default())
         .with_root_path(&state)
         .map_err(|e| failed(e.into()))?
@@ -183,5 +184,5 @@ fn create(
     let pid = container.pid().and_then(|pid| Pid::from_raw(pid.as_raw()));
     let pid = pid.ok_or(ContainerError::Gone { peer: "container" })?;
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).act("refer to the program")?;
-    Ok(Init { pid, pidfd, spec, signals })
+    Ok((pid, pidfd))
 }

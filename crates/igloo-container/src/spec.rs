@@ -175,7 +175,7 @@ pub struct SandboxConfig {
 pub enum ContainerEvent {
     /// The program runs.
     Started {
-        /// Its id as the host sees it.
+        /// Its id as the host sees it; 0 if it has ended before that could be looked up.
         pid: u32,
     },
     /// It could not be started; nothing is left of it.

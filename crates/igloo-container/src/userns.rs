@@ -20,6 +20,8 @@ use crate::spec::Identity;
 const FIRST: u32 = 524_288;
 const LAST: u32 = 1_878_982_656;
 const COUNT: u32 = 65_536;
+/// With fewer ids, services with users of their own have to share one anyway.
+const FEW: u32 = 1000;
 
 /// One line of `/proc/PID/uid_map`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +59,11 @@ pub fn choose(wanted: Option<Identity>, project: &str) -> Result<Mapping, Contai
         Some(Identity::Root) => Ok(for_root(project)),
         Some(Identity::Subuid) => for_subuid().map_err(|why| ContainerError::Identity { mode: "subuid", why }),
         Some(Identity::SingleUid) => Ok(single("")),
-        None if root => Ok(for_root(project)),
+        None if root => Ok(match for_root(project) {
+            // Root by name only, in somebody's user namespace.
+            few if few.uids.iter().map(|m| m.count).sum::<u32>() < FEW => single(&few.detail),
+            mapping => mapping,
+        }),
         None => Ok(for_subuid().unwrap_or_else(|why| {
             single(&format!("only one user id is available, so all files of a service belong to one user: {why}"))
         })),

@@ -82,9 +82,6 @@ impl Container {
     /// Sends a signal to the program. The kernel keeps from a PID 1 what it doesn't handle; one that would have ended
     /// any other process ends this one, too, so that a program needs no handler to be stopped.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
-        if ENDING.contains(&signal) && self.pid().is_some_and(|pid| has_default(pid, signal)) {
-            return self.kill();
-        }
         self.shared.ask(&ShimRequest::Signal { signal })
     }
 
@@ -223,18 +220,4 @@ impl Drop for ExecHandle {
             drop(self.shared.ask(&ShimRequest::ExecKill { id: self.id }));
         }
     }
-}
-
-/// Signals that end a process which does nothing about them, and that people send to stop one.
-const ENDING: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
-
-/// True if the process neither handles, ignores nor blocks the signal.
-fn has_default(pid: u32, signal: i32) -> bool {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
-    let mask = |name: &str| {
-        let line = status.lines().find_map(|l| l.strip_prefix(name))?;
-        u64::from_str_radix(line.trim_start_matches(':').trim(), 16).ok()
-    };
-    let bit = 1u64 << (signal - 1);
-    ["SigCgt", "SigIgn", "SigBlk"].into_iter().all(|name| mask(name).is_some_and(|m| m & bit == 0))
 }

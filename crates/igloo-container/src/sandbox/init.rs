@@ -22,7 +22,7 @@ use crate::protocol::{self, SandboxReply, SandboxRequest, Serve, Setup, ShimRepl
 use crate::spec::{Identity, User};
 use crate::sys::{self, Fork};
 use crate::userns::{self, Mapping};
-use crate::{harden, network, rootfs, shim};
+use crate::{harden, network, rootfs, seccomp, shim};
 
 /// Name of the bridge in each sandbox.
 pub(crate) const BRIDGE: &str = "igloo0";
@@ -66,8 +66,10 @@ fn serve_first_message(socket: &OwnedFd) -> Result<ExitCode, ContainerError> {
         Setup::Serve(serve) => {
             settle(&serve, fds.pop())?;
             let signals = sys::signal_fd(&[libc::SIGCHLD]).act("wait for children")?;
+            // Once for all containers: shims are forks of this process.
+            let filter = seccomp::Filter::build()?;
             protocol::send(socket, &SandboxReply::Ready, &[])?;
-            attend(socket, &signals)?;
+            attend(socket, &signals, &filter)?;
         }
         Setup::Remove { mapping, path } => match fork_mapped(&mapping, UnshareFlags::NEWUSER, false)? {
             Some(pid) => {
@@ -199,7 +201,7 @@ fn move_to_own_root(store: OwnedFd) -> Result<(), ContainerError> {
 }
 
 /// Starts shims until the supervisor is gone. When this process ends, the kernel ends everything else here.
-fn attend(socket: &OwnedFd, signals: &OwnedFd) -> Result<(), ContainerError> {
+fn attend(socket: &OwnedFd, signals: &OwnedFd, filter: &seccomp::Filter) -> Result<(), ContainerError> {
     loop {
         let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
         match rustix::event::poll(&mut fds, None::<&Timespec>) {
@@ -215,7 +217,7 @@ fn attend(socket: &OwnedFd, signals: &OwnedFd) -> Result<(), ContainerError> {
         let Ok([control, stdout, stderr]) = <[OwnedFd; 3]>::try_from(fds) else { continue };
         match sys::fork(UnshareFlags::empty(), false) {
             Ok(Fork::Parent(_)) => {}
-            Ok(Fork::Child) => sys::exit_now(shim::run(control, stdout, stderr)),
+            Ok(Fork::Child) => sys::exit_now(shim::run(control, stdout, stderr, filter)),
             Err(e) => {
                 let message = format!("cannot start a shim: {e}");
                 drop(protocol::send(&control, &ShimReply::Failed { message }, &[]));

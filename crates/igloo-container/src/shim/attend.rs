@@ -17,7 +17,7 @@ use crate::sys::{self, Fork};
 
 /// Serves requests until the container's program has ended, and tells how it did.
 pub(super) fn attend(control: &OwnedFd, init: &Init) -> Result<(), ContainerError> {
-    let mut shim = Shim { control, init, execs: HashMap::new() };
+    let mut shim = Shim { control, init, execs: HashMap::new(), ended_by: None };
     let mut listening = true;
     loop {
         let mut fds = vec![PollFd::new(&init.signals, PollFlags::IN)];
@@ -30,7 +30,10 @@ pub(super) fn attend(control: &OwnedFd, init: &Init) -> Result<(), ContainerErro
         }
         let asked = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
         if let Some(status) = shim.reap() {
-            let (code, signal) = (status.exit_status(), status.terminating_signal());
+            let (code, mut signal) = (status.exit_status(), status.terminating_signal());
+            if signal == Some(libc::SIGKILL) {
+                signal = shim.ended_by.or(signal);
+            }
             return protocol::send(control, &ShimReply::Exited { code, signal }, &[]);
         }
         if asked {
@@ -51,6 +54,8 @@ struct Shim<'a> {
     init: &'a Init,
     /// Commands that run in the container, by the process that waits for them.
     execs: HashMap<Pid, u64>,
+    /// The signal whose default action was carried out for the kernel.
+    ended_by: Option<i32>,
 }
 
 impl Shim<'_> {
@@ -90,9 +95,28 @@ impl Shim<'_> {
         Ok(())
     }
 
-    /// To the program itself; a signal that it can't get, or that does not exist, is lost as everywhere.
-    fn signal(&self, number: i32) {
+    /// To the program itself; a signal that does not exist is lost.
+    ///
+    /// The kernel spares PID 1 of a namespace the default actions, so that a program which never thought of SIGTERM
+    /// would not end by it. It is no init, and ends here as it would anywhere else.
+    fn signal(&mut self, number: i32) {
+        if number != libc::SIGKILL && ends_by_default(number) && self.has_no_plan_for(number) {
+            self.ended_by = Some(number);
+            return sys::pidfd_signal(&self.init.pidfd, libc::SIGKILL);
+        }
         sys::pidfd_signal(&self.init.pidfd, number);
+    }
+
+    /// True if the program neither handles nor ignores nor blocks a signal.
+    fn has_no_plan_for(&self, number: i32) -> bool {
+        let path = format!("/proc/{}/status", self.init.pid.as_raw_nonzero());
+        let Ok(status) = std::fs::read_to_string(path) else { return false };
+        let bit = 1u64 << (number - 1);
+        let planned = |line: &str| {
+            let set = ["SigBlk:", "SigIgn:", "SigCgt:"].iter().find_map(|name| line.strip_prefix(name))?;
+            u64::from_str_radix(set.trim(), 16).ok()
+        };
+        status.lines().filter_map(planned).all(|set| set & bit == 0)
     }
 
     fn exec(&mut self, id: u64, args: &[String], fds: Vec<OwnedFd>) {
@@ -101,7 +125,7 @@ impl Shim<'_> {
             return self.reply(&ShimReply::ExecFailed { id, message }, None);
         };
         match sys::fork(UnshareFlags::empty(), false) {
-            Ok(Fork::Child) => payload::join(&self.init.pidfd, &self.init.spec, args, [stdout.as_fd(), stderr.as_fd()]),
+            Ok(Fork::Child) => payload::join(self.init, args, [stdout.as_fd(), stderr.as_fd()]),
             Ok(Fork::Parent(pid)) => drop(self.execs.insert(pid, id)),
             Err(e) => self.reply(&ShimReply::ExecFailed { id, message: format!("cannot start a process: {e}") }, None),
         }
@@ -112,6 +136,12 @@ impl Shim<'_> {
         let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();
         drop(protocol::send(self.control, reply, &fds));
     }
+}
+
+fn ends_by_default(number: i32) -> bool {
+    use libc::{SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH};
+    let spares = [SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH];
+    (1..=64).contains(&number) && !spares.contains(&number)
 }
 
 fn socket(kind: SocketKind) -> Result<OwnedFd, Errno> {

@@ -7,6 +7,7 @@ use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use rustix::process::Signal;
 
+use super::Init;
 use crate::error::{Act, ContainerError, chain};
 use crate::harden::{self, Capabilities};
 use crate::seccomp::Filter;
@@ -74,9 +75,10 @@ impl Executor for Payload {
 
 /// Enters the namespaces of a running container and runs a command there as its program runs. For the child of a
 /// fork; never returns.
-pub(super) fn join(pidfd: impl AsFd, spec: &ContainerSpec, args: &[String], stdio: [BorrowedFd<'_>; 2]) -> ! {
+pub(super) fn join(init: &Init, args: &[String], stdio: [BorrowedFd<'_>; 2]) -> ! {
     let run = || -> Result<ContainerError, ContainerError> {
         use rustix::thread::ThreadNameSpaceType as Type;
+        let Init { pidfd, spec, filter, .. } = init;
         let [stdout, stderr] = stdio;
         sys::install_fd(stdout, 1).act("pass on stdout")?;
         sys::install_fd(stderr, 2).act("pass on stderr")?;
@@ -94,7 +96,7 @@ pub(super) fn join(pidfd: impl AsFd, spec: &ContainerSpec, args: &[String], stdi
         rustix::process::setsid().act("start a session")?;
         let workdir = if spec.workdir.is_empty() { "/" } else { &spec.workdir };
         rustix::process::chdir(workdir).act("enter the working directory")?;
-        harden::harden(&spec.user, crate::userns::may_set_groups()?)?;
+        harden::harden_with(&spec.user, crate::userns::may_set_groups()?, filter)?;
         // Changing ids has cleared it.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).act("bind its life to the shim's")?;
         sys::close_on_exec().act("mark descriptors close-on-exec")?;

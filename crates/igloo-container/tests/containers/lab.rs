@@ -22,6 +22,14 @@ pub struct Lab {
     pub image: PathBuf,
 }
 
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // Much of it belongs to users that only exist inside.
+        let entries = fs::read_dir(self.dir.path()).unwrap().filter_map(Result::ok);
+        entries.for_each(|entry| drop(self.sandbox.remove_tree(&entry.path())));
+    }
+}
+
 pub struct Outcome {
     pub events: Vec<ContainerEvent>,
     pub output: String,

@@ -31,7 +31,12 @@ pub fn measure(args: &[String]) -> ExitCode {
             }
             started.sort();
             ended.sort();
-            println!("{mode:?}, {what}: started {:.2?}, ended {:.2?} (median of {n})", started[n / 2], ended[n / 2]);
+            println!(
+                "{mode:?}, {what}: started {:.2?}, ended {:.2?} (median of {n}; least {:.2?})",
+                started[n / 2],
+                ended[n / 2],
+                ended[0]
+            );
         }
     }
     ExitCode::SUCCESS
