@@ -186,7 +186,7 @@ impl Client {
         let mut attempt = 0;
         loop {
             match act() {
-                Err(error) if error.is_transient() && attempt < self.inner.config.retries => {
+                Err(error) if attempt < error.retries(self.inner.config.retries) => {
                     std::thread::sleep(self.pause(attempt));
                     attempt += 1;
                 }

@@ -240,7 +240,7 @@ impl Transfer<'_> {
                     partial.clear()?;
                     return Err(error);
                 }
-                Err(error) if error.is_transient() && attempt < self.client.config().retries => {
+                Err(error) if attempt < error.retries(self.client.config().retries) => {
                     // A connection that breaks again and again but brings something new each time gets there.
                     attempt = if partial.held() > most { 0 } else { attempt + 1 };
                     most = most.max(partial.held());

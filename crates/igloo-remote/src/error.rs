@@ -229,7 +229,7 @@ pub enum RemoteError {
         /// The package list.
         url: String,
         /// What is wrong with it.
-        source: IndexError,
+        source: Box<IndexError>,
     },
     /// The network may not be asked and the cache has nothing.
     #[error("the suite `{suite}` is not in the cache, and the network may not be asked")]
@@ -258,21 +258,30 @@ impl RemoteError {
         }
     }
 
-    /// Whether the same act may succeed a moment later.
-    pub(crate) fn is_transient(&self) -> bool {
+    /// How often the same act may be tried again, of `most`: it may succeed a moment later when a connection broke or a
+    /// server is overloaded; hardly when none came about, as on a machine without network; not at all otherwise.
+    pub(crate) fn retries(&self, most: u32) -> u32 {
+        use io::ErrorKind::{
+            BrokenPipe, ConnectionAborted, ConnectionReset, InvalidData, TimedOut, UnexpectedEof, WouldBlock,
+        };
         match self {
-            Self::Transport { source, .. } => matches!(
-                **source,
-                ureq::Error::Io(_)
-                    | ureq::Error::Timeout(_)
-                    | ureq::Error::HostNotFound
-                    | ureq::Error::ConnectionFailed
-                    | ureq::Error::Protocol(_)
-                    | ureq::Error::ConnectProxyFailed(_)
-            ),
-            Self::Read { .. } => true,
-            Self::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504),
-            _ => false,
+            Self::Transport { source, .. } => match &**source {
+                ureq::Error::Io(e) => match e.kind() {
+                    // Certificates that are not good.
+                    InvalidData => 0,
+                    BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | UnexpectedEof | WouldBlock => most,
+                    _ => most.min(1),
+                },
+                ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve)
+                | ureq::Error::HostNotFound
+                | ureq::Error::ConnectionFailed
+                | ureq::Error::ConnectProxyFailed(_) => most.min(1),
+                ureq::Error::Timeout(_) | ureq::Error::Protocol(_) => most,
+                _ => 0,
+            },
+            Self::Read { .. } => most,
+            Self::Status { status: 408 | 425 | 429 | 500 | 502 | 503 | 504, .. } => most,
+            _ => 0,
         }
     }
 

@@ -154,7 +154,10 @@ impl List {
         // What was promised about the bytes as they came says more than what went wrong with what they hold.
         raw.finish()?;
         built.map_err(|error| match error {
-            RemoteError::Index { source: IndexError::Write(source), .. } => RemoteError::write(&path, source),
+            RemoteError::Index { url, source } => match *source {
+                IndexError::Write(source) => RemoteError::write(&path, source),
+                other => RemoteError::Index { url, source: Box::new(other) },
+            },
             other => other,
         })?;
         self.put(temporary, &path)
@@ -167,7 +170,7 @@ impl List {
         out: &mut dyn Write,
     ) -> Result<(), RemoteError> {
         let name = raw.url().to_owned();
-        let index = |source| RemoteError::Index { url: name.clone(), source };
+        let index = |source| RemoteError::Index { url: name.clone(), source: Box::new(source) };
         let decoder: Box<dyn Read + '_> = match form {
             Form::Xz => {
                 let stream = Stream::new_stream_decoder(MAX_DECODER, CONCATENATED);
@@ -188,6 +191,6 @@ impl List {
         temporary.as_file().sync_all().map_err(|source| RemoteError::write(path, source))?;
         temporary.persist(path).map_err(|e| RemoteError::write(path, e.error))?;
         let index = Index::open(Mapped::open(path)?);
-        index.map_err(|source| RemoteError::Index { url: path.display().to_string(), source })
+        index.map_err(|source| RemoteError::Index { url: path.display().to_string(), source: Box::new(source) })
     }
 }

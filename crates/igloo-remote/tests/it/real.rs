@@ -1,4 +1,5 @@
 //! Against the archive that this machine's apt uses: `cargo test -p igloo-remote -- --ignored --nocapture`.
+#![allow(clippy::print_stdout)] // measurements for whoever asked for them
 
 use std::time::{Duration, Instant};
 

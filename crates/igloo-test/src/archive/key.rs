@@ -61,6 +61,9 @@ pub(super) fn clear_sign(text: &str, keys: &[Key]) -> String {
                     Subpacket::regular(SubpacketData::SignatureCreationTime(made))?,
                     Subpacket::regular(SubpacketData::IssuerFingerprint(secret.fingerprint()))?,
                 ];
+                // gpgv names keys by what stands here.
+                config.unhashed_subpackets =
+                    vec![Subpacket::regular(SubpacketData::IssuerKeyId(secret.legacy_key_id()))?];
                 config.sign(secret, &Password::empty(), normalized.as_bytes())
             })
             .collect()
