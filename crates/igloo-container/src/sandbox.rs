@@ -12,7 +12,6 @@ use std::thread::JoinHandle;
 
 use igloo_base::At;
 use rustix::fs::{FileType, Mode};
-use rustix::fs::{FileType, Mode};
 use rustix::net::Shutdown;
 use rustix::process::{Pid, WaitOptions};
 
@@ -224,15 +223,6 @@ pub(crate) fn remove_with(exe: &Path, mapping: &Mapping, path: &Path) -> Result<
 /// Where shims work unless the sandbox has a tree of its own.
 fn shim_base(config: &SandboxConfig) -> PathBuf {
     config.run_dir.join("shim")
-}
-
-/// Programs open `/dev/stdout`, which is a pipe of the supervisor's, as users of their own.
-fn open_to_all(output: &OwnedFd) -> Result<(), ContainerError> {
-    let stat = rustix::fs::fstat(output).act("look at the output's pipe")?;
-    if FileType::from_raw_mode(stat.st_mode) == FileType::Fifo {
-        rustix::fs::fchmod(output, Mode::from_raw_mode(0o622)).act("let everybody write to the output's pipe")?;
-    }
-    Ok(())
 }
 
 fn check(spec: &ContainerSpec) -> Result<(), ContainerError> {

@@ -49,8 +49,9 @@ pub(super) fn prepare(
         let image = rustix::fs::openat(&image, ".", DIR, Mode::empty()).at("open", target)?;
         if !entries(&image).at("list", target)?.is_empty() {
             // As docker does: with content come its owner and mode.
-            (mode, owner) = (stat.st_mode & 0o7777, (stat.st_uid, stat.st_gid));
-            fill(&image, &volume, source, forgiving)?;
+            let inside = inside(&stat, user);
+            (mode, owner) = (inside.mode, (inside.uid, inside.gid));
+            fill(&image, &volume, source, user, forgiving)?;
         }
     }
     root::change_owner(&volume, source, owner.0, owner.1, forgiving)?;
@@ -58,15 +59,28 @@ pub(super) fn prepare(
 }
 
 /// Copies everything beside the final place first, so that a copy cut short can be told from a volume in use.
-fn fill(image: &OwnedFd, volume: &OwnedFd, source: &Path, forgiving: bool) -> Result<(), ContainerError> {
+fn fill(image: &OwnedFd, volume: &OwnedFd, source: &Path, user: &User, forgiving: bool) -> Result<(), ContainerError> {
     let at = source.join(FILLING);
     rustix::fs::mkdirat(volume, FILLING, Mode::RWXU).at("create the directory", &at)?;
     let filling = rustix::fs::openat(volume, FILLING, DIR, Mode::empty()).at("open", &at)?;
-    copy_tree(image, &filling, &at, forgiving, 0)?;
+    copy_tree(image, &filling, &at, user, forgiving, 0)?;
     for name in entries(&filling).at("list", &at)? {
         rustix::fs::renameat(&filling, &name, volume, &name).at("move out of", &at)?;
     }
     Ok(rustix::fs::unlinkat(volume, FILLING, AtFlags::REMOVEDIR).at("remove", &at)?)
+}
+
+/// Owner and mode of an image's file in a volume.
+struct Inside {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+}
+
+/// What a package ships is read-only in the store, and root's; in a volume it is its service's, to write.
+fn inside(stat: &rustix::fs::Stat, user: &User) -> Inside {
+    let (uid, gid) = if stat.st_uid == 0 { (user.uid, user.gid) } else { (stat.st_uid, stat.st_gid) };
+    Inside { mode: stat.st_mode & 0o7777 | 0o200, uid, gid }
 }
 
 fn entries(dir: &OwnedFd) -> Result<Vec<std::ffi::OsString>, Errno> {
@@ -82,14 +96,20 @@ fn entries(dir: &OwnedFd) -> Result<Vec<std::ffi::OsString>, Errno> {
     Ok(names)
 }
 
-fn copy_tree(from: &OwnedFd, to: &OwnedFd, path: &Path, forgiving: bool, depth: usize) -> Result<(), ContainerError> {
+fn copy_tree(
+    from: &OwnedFd,
+    to: &OwnedFd,
+    path: &Path,
+    user: &User,
+    forgiving: bool,
+    depth: usize,
+) -> Result<(), ContainerError> {
     if depth > MAX_DEPTH {
         return Err(root::invalid("copy so deep a tree to", path));
     }
     for name in entries(from).at("list the image's content for", path)? {
         let path = path.join(&name);
-        let copied = copy_entry(from, to, &name, &path, forgiving, depth);
-        copied?;
+        copy_entry(from, to, &name, &path, user, forgiving, depth)?;
     }
     Ok(())
 }
@@ -99,17 +119,18 @@ fn copy_entry(
     to: &OwnedFd,
     name: &OsStr,
     path: &Path,
+    user: &User,
     forgiving: bool,
     depth: usize,
 ) -> Result<(), ContainerError> {
     let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW).at("copy to", path)?;
-    let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+    let Inside { mode, uid, gid } = inside(&stat, user);
     let made = match root::kind(stat.st_mode) {
         FileType::Directory => {
             rustix::fs::mkdirat(to, name, Mode::RWXU).at("create the directory", path)?;
             let inner = rustix::fs::openat(from, name, DIR, Mode::empty()).at("copy to", path)?;
             let made = rustix::fs::openat(to, name, DIR, Mode::empty()).at("open", path)?;
-            copy_tree(&inner, &made, path, forgiving, depth + 1)?;
+            copy_tree(&inner, &made, path, user, forgiving, depth + 1)?;
             made
         }
         FileType::RegularFile => {
@@ -125,7 +146,7 @@ fn copy_entry(
             rustix::fs::symlinkat(target.as_c_str(), to, name).at("create the link", path)?;
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let link = rustix::fs::openat(to, name, flags, Mode::empty()).at("open", path)?;
-            return root::change_owner(&link, path, stat.st_uid, stat.st_gid, forgiving);
+            return root::change_owner(&link, path, uid, gid, forgiving);
         }
         FileType::Fifo => {
             let fifo = rustix::fs::mknodat(to, name, FileType::Fifo, Mode::RWXU, 0);
@@ -136,8 +157,8 @@ fn copy_entry(
         // Sockets mean nothing without their process, devices are not for volumes.
         _ => return Ok(()),
     };
-    root::change_owner(&made, path, stat.st_uid, stat.st_gid, forgiving)?;
-    root::change_mode(&made, path, mode.as_raw_mode()).map_err(|error| match error {
+    root::change_owner(&made, path, uid, gid, forgiving)?;
+    root::change_mode(&made, path, mode).map_err(|error| match error {
         ContainerError::Path(PathError { path: _, act, source }) => {
             PathError { act, path: path.to_owned(), source }.into()
         }
