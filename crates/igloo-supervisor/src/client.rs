@@ -50,8 +50,9 @@ impl Client {
         })?;
         stream.set_read_timeout(Some(GREETING)).map_err(failed("connect to"))?;
         let mut client = Client { socket: socket.to_owned(), stream: BufReader::new(stream), pid: 0, busy: false };
-        client.send(&Hello { igloo_client: VERSION })?;
-        let welcome: Welcome = client.receive()?;
+        // Who is refused may be hung up on before it has greeted, and wants to know why all the same.
+        let sent = client.send(&Hello { igloo_client: VERSION });
+        let welcome: Welcome = client.receive().map_err(|e| sent.err().unwrap_or(e))?;
         if welcome.igloo_supervisor != VERSION {
             return Err(ClientError::Version { ours: VERSION, theirs: welcome.igloo_supervisor, pid: welcome.pid });
         }

@@ -269,6 +269,20 @@ impl State {
         }
     }
 
+    /// Why this is not as it should be, if so: one line for a person.
+    pub fn problem(&self) -> Option<String> {
+        match self {
+            State::Failed { reason } => Some(reason.clone()),
+            State::Exited(exit) if !exit.is_success() => Some(exit.to_string()),
+            State::Waiting { blocked, .. } => blocked.clone(),
+            State::Backoff { reason, failures: 1, .. } => Some(format!("{reason}, will be started again")),
+            State::Backoff { reason, failures, .. } => {
+                Some(format!("{reason}, {failures} times in a row; will be started again"))
+            }
+            _ => None,
+        }
+    }
+
     /// True if something of it may run.
     pub fn is_active(&self) -> bool {
         matches!(self, State::Setup | State::Starting | State::Running | State::Ready | State::Stopping)

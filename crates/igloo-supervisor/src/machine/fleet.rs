@@ -321,7 +321,7 @@ impl Fleet {
                 Progress::Reached => continue,
                 Progress::Pending => {}
                 Progress::Lost => {
-                    let why = match entry.service.problem() {
+                    let why = match entry.service.state.problem() {
                         Some(problem) => format!("needs `{name}`: {problem}"),
                         None if !entry.up => format!("needs `{name}`, which is stopped"),
                         None => format!("needs `{name}`, which is {}", entry.service.state.word()),

@@ -9,6 +9,7 @@ pub(crate) mod service;
 use std::time::Duration;
 
 use crate::unit::UnitEvent;
+use crate::wire::State;
 
 /// The time, twice: since the supervisor started, for waiting, and since 1970, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,8 +76,8 @@ pub(crate) enum Effect {
     Kill(Run),
     /// Report [`Event::Due`] at this time.
     Timer(Run, Timer, Duration),
-    /// Tell everybody its new state.
-    Changed,
+    /// Tell everybody its new state; it may have another one by the time this is carried out.
+    Changed(State),
     /// Give its ports back.
     ReleasePorts,
     /// It is gone for good.

@@ -82,20 +82,6 @@ impl Service {
         self.due = Some(Duration::ZERO);
     }
 
-    /// Why it is not as it should be, if so.
-    pub(crate) fn problem(&self) -> Option<String> {
-        match &self.state {
-            State::Failed { reason } => Some(reason.clone()),
-            State::Exited(exit) if !exit.is_success() => Some(exit.to_string()),
-            State::Waiting { blocked, .. } => blocked.clone(),
-            State::Backoff { reason, failures: 1, .. } => Some(format!("{reason}, will be started again")),
-            State::Backoff { reason, failures, .. } => {
-                Some(format!("{reason}, {failures} times in a row; will be started again"))
-            }
-            _ => None,
-        }
-    }
-
     /// Takes one event.
     pub(crate) fn handle(&mut self, now: Now, event: Event) -> Vec<Effect> {
         match event {
@@ -160,7 +146,7 @@ impl Service {
             self.pid = None;
             self.started_ms = None;
         }
-        vec![Effect::Changed]
+        vec![Effect::Changed(self.state.clone())]
     }
 
     fn timer(&mut self, timer: Timer, at: Duration) -> Effect {

@@ -42,7 +42,7 @@ impl Sim {
         for (name, effect) in effects {
             match effect {
                 Effect::Timer(run, timer, at) => self.timers.push((at, name, run, timer)),
-                Effect::Changed => {}
+                Effect::Changed(_) => {}
                 Effect::Start(_) => self.log.push(format!("start {name}")),
                 Effect::Setup(_) => self.log.push(format!("setup {name}")),
                 Effect::Probe(_) => self.log.push(format!("probe {name}")),
@@ -460,7 +460,7 @@ fn every_event_in_every_state() {
             service.state = state.clone();
             service.expire();
             let effects = service.handle(now, event());
-            let changed = effects.contains(&Effect::Changed);
+            let changed = effects.contains(&Effect::Changed(service.state.clone()));
             assert_eq!(changed, service.state != *state, "{name} in {state:?} must tell of its change");
             assert_eq!(service.pid.is_some() && !service.state.is_active(), false, "{name} in {state:?} leaves a pid");
             if changed {

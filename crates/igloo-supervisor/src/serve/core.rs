@@ -144,7 +144,11 @@ impl Core {
                 live.upstream.send_replace(Some(running));
                 self.start_probe(&service);
             }
-            Message::Note(service, text) => self.publish(&service, Some(text)),
+            Message::Note(service, text) => {
+                if let Some(state) = self.fleet.get(&service).map(|s| s.state.clone()) {
+                    self.publish(&service, state, Some(text));
+                }
+            }
             Message::Request(request, reply) => self.request(request, reply),
             Message::Terminate => {
                 // Who asks twice is in a hurry.
@@ -201,14 +205,13 @@ impl Core {
                 Effect::Timer(run, timer, at) => {
                     self.alarms.push(Reverse((at, Alarm::Service(service, run, timer))));
                 }
-                Effect::Changed => {
-                    let state = self.fleet.get(&service).map(|s| s.state.clone());
+                Effect::Changed(state) => {
                     if let Some(live) = self.live.get_mut(&service)
-                        && state != Some(State::Running)
+                        && state != State::Running
                     {
                         live.stop_probe();
                     }
-                    self.publish(&service, None);
+                    self.publish(&service, state, None);
                 }
                 Effect::ReleasePorts => {
                     if let Some(live) = self.live.get_mut(&service) {
@@ -305,19 +308,17 @@ impl Core {
         }
     }
 
-    fn publish(&mut self, service: &str, message: Option<String>) {
-        let Some(known) = self.fleet.get(service) else { return };
+    fn publish(&mut self, service: &str, state: State, message: Option<String>) {
         self.seq += 1;
-        let failed = known.problem().is_some();
-        let ended =
-            matches!(known.state, State::Exited(_) | State::Failed { .. } | State::Backoff { .. } | State::Stopped);
+        let ended = matches!(state, State::Exited(_) | State::Failed { .. } | State::Backoff { .. } | State::Stopped);
+        let failed = state.problem().is_some();
         let event = ServiceEvent {
             seq: self.seq,
             time_ms: crate::time::now_ms(),
             service: service.to_owned(),
-            state: known.state.clone(),
+            state,
             message,
-            exit: known.last_exit.filter(|_| ended),
+            exit: self.fleet.get(service).and_then(|s| s.last_exit).filter(|_| ended),
             tail: self.live.get(service).filter(|_| failed).map(|l| l.sink.tail()).unwrap_or_default(),
         };
         self.journal.append(&event);
@@ -344,7 +345,7 @@ impl Core {
 
     pub(super) fn status(&self, service: &str) -> Option<ServiceStatus> {
         let known = self.fleet.get(service)?;
-        let problem = known.problem();
+        let problem = known.state.problem();
         let sink = self.live.get(service).map(|l| &l.sink);
         Some(ServiceStatus {
             name: service.to_owned(),

@@ -49,7 +49,7 @@ type Sender = mpsc::UnboundedSender<Message>;
 
 /// Supervises until a client asks for [`crate::Request::Down`], or SIGTERM or SIGINT comes; then everything is stopped.
 /// Logs go to `log_dir/<service>.log`; `state_dir` holds `events.jsonl` and the remembered ports. Blocks the calling
-/// thread.
+/// thread; raises the process's soft limit of open files to the hard one.
 pub fn serve(
     listener: UnixListener,
     make_unit: MakeUnit,
@@ -58,6 +58,7 @@ pub fn serve(
 ) -> Result<(), SupervisorError> {
     create_dirs(log_dir)?;
     create_dirs(state_dir)?;
+    raise_descriptor_limit();
     let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
@@ -69,6 +70,15 @@ pub fn serve(
     // A blocking call that hangs (a probe into nowhere) shall not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
+}
+
+/// Each connection to a published port takes up to six descriptors, and the usual soft limit is 1024. The hard limit
+/// stays, and not reaching it is no failure.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 async fn run(

@@ -17,6 +17,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// An answer or a command that takes longer counts as a failed look; the next may do better.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the rest of an answer may pause.
+const LEAVE: Duration = Duration::from_millis(50);
+
 /// Looks until it sees what it looks for, or is aborted.
 pub(super) async fn watch(service: String, run: Run, readiness: Readiness, running: Arc<dyn Running>, sender: Sender) {
     let mut pause = FIRST_PAUSE.min(readiness.interval);
@@ -73,7 +76,10 @@ fn get(running: &dyn Running, address: SocketAddr, path: &str, host: &str) -> io
     stream.write_all(request.as_bytes())?;
     // `HTTP/1.1 200`: what follows does not matter.
     let mut head = Vec::new();
-    stream.take(12).read_to_end(&mut head)?;
+    Read::by_ref(&mut stream).take(12).read_to_end(&mut head)?;
+    // Hanging up before the server has said all would fill its log with complaints; but some never end.
+    stream.set_read_timeout(Some(LEAVE))?;
+    let _ = io::copy(&mut stream.take(64 << 10), &mut io::sink());
     let status = head.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..5));
     let status = status.and_then(|s| std::str::from_utf8(s).ok()).and_then(|s| s.parse().ok());
     status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
