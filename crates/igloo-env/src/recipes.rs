@@ -15,7 +15,7 @@ struct Recipe {
     steps: &'static [Step],
 }
 
-/// Something made, unless it is there.
+/// Something made; a directory that is there gets this owner and mode, anything else is left as it is.
 enum Step {
     /// Path, mode, user, group.
     Dir(&'static str, u32, &'static str, &'static str),
@@ -142,7 +142,7 @@ pub(crate) fn run(layer: &mut Layer<'_>, registry: &Registry) -> Result<(), EnvE
             match step {
                 Dir(path, mode, user, group) => {
                     let uid = registry.user(user).map_or(0, |u| u.0);
-                    layer.directory(path, *mode, uid, registry.group(group).unwrap_or(0), false);
+                    layer.directory(path, *mode, uid, registry.group(group).unwrap_or(0), true);
                 }
                 Copy(from, to) => {
                     layer.copy(from, to);
