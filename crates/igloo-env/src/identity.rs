@@ -234,10 +234,10 @@ impl Registry {
 
     /// Makes a user a member of a group, both of which exist or the call does nothing.
     pub(crate) fn add_member(&mut self, user: &str, group: &str) {
-        if self.users.contains_key(user) {
-            if let Some(row) = self.groups.get_mut(group) {
-                row.members.insert(user.to_owned());
-            }
+        if self.users.contains_key(user)
+            && let Some(row) = self.groups.get_mut(group)
+        {
+            row.members.insert(user.to_owned());
         }
     }
 

@@ -395,15 +395,6 @@ impl<'u> Layer<'u> {
         }
     }
 
-    /// A generated file with this mode, unless something is there.
-    pub(crate) fn file(&mut self, path: &str, content: impl Into<Vec<u8>>, mode: u32, uid: u32, gid: u32) -> bool {
-        let done = self.put(path, content);
-        if done {
-            self.set_owner(path, Owner { mode: Some(mode), uid: Some(uid), gid: Some(gid) });
-        }
-        done
-    }
-
     /// Everything at and below a path, links not followed.
     pub(crate) fn tree(&self, path: &str) -> Vec<String> {
         let Some(root) = self.resolve(path, true) else { return Vec::new() };

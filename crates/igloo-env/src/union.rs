@@ -212,7 +212,9 @@ fn open_beneath(dir: &OwnedFd, path: &str) -> rustix::io::Result<std::fs::File> 
 }
 
 fn read_capped(file: std::fs::File, limit: u64, path: &std::path::Path) -> Result<Vec<u8>, EnvError> {
-    let mut bytes = Vec::new();
+    // Room for all of it at once, and for the byte that shows the end.
+    let size = file.metadata().at("read", path)?.len().min(limit);
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
     file.take(limit + 1).read_to_end(&mut bytes).at("read", path)?;
     if bytes.len() as u64 > limit {
         return Err(EnvError::TooLarge { path: path.to_owned(), limit });

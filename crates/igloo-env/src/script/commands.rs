@@ -205,10 +205,10 @@ impl Walker<'_, '_> {
                 if name == "set" {
                     self.set(args);
                 }
-                if let ("deb-systemd-helper", [Some(verb), units @ ..]) = (name, args) {
-                    if verb == "enable" {
-                        self.findings.units.extend(units.iter().flatten().cloned());
-                    }
+                if let ("deb-systemd-helper", [Some(verb), units @ ..]) = (name, args)
+                    && verb == "enable"
+                {
+                    self.findings.units.extend(units.iter().flatten().cloned());
                 }
                 if name == "getopts" {
                     self.vars.extend(args.get(1).cloned().flatten().map(|v| (v, None)));

@@ -413,19 +413,21 @@ impl Parser<'_> {
                 words.push(vec![Part::Literal { text, quoted: true }]);
                 continue;
             }
-            if c == b'(' && words.len() == 1 && assigns.is_empty() {
-                if let [Part::Literal { text, quoted: false }] = words[0].as_slice() {
-                    return self.function(text.clone());
-                }
+            if c == b'('
+                && words.len() == 1
+                && assigns.is_empty()
+                && let [Part::Literal { text, quoted: false }] = words[0].as_slice()
+            {
+                return self.function(text.clone());
             }
             if matches!(c, b'\n' | b';' | b'&' | b'|' | b'(' | b')') {
                 break;
             }
-            if words.is_empty() {
-                if let Some(assign) = self.assignment()? {
-                    assigns.push(assign);
-                    continue;
-                }
+            if words.is_empty()
+                && let Some(assign) = self.assignment()?
+            {
+                assigns.push(assign);
+                continue;
             }
             words.push(self.word()?);
         }

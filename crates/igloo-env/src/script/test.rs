@@ -46,11 +46,11 @@ impl Walker<'_, '_> {
         }
         let word = |i: usize| rest.get(i).and_then(|f| f.as_deref());
         // A comparison comes first, since `[ "$1" = x ]` with `-f` in `$1` is one.
-        if rest.len() >= 3 {
-            if let Some(op) = word(1).filter(|op| BINARY.contains(op)) {
-                *at += 3;
-                return compare(&rest[0], op, &rest[2]);
-            }
+        if rest.len() >= 3
+            && let Some(op) = word(1).filter(|op| BINARY.contains(op))
+        {
+            *at += 3;
+            return compare(&rest[0], op, &rest[2]);
         }
         match word(0) {
             None if rest.is_empty() => Status::No,

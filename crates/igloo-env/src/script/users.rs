@@ -183,11 +183,14 @@ impl Walker<'_, '_> {
             _ => request,
         };
         self.registry.add_user(&request, &package)?;
-        if create && home.starts_with('/') && home != "/nonexistent" && home != "/" {
-            if let Some((uid, gid)) = self.registry.user(name) {
-                self.layer.directory(home, 0o755, uid, gid, false);
-                self.covers.insert("directories");
-            }
+        if create
+            && home.starts_with('/')
+            && home != "/nonexistent"
+            && home != "/"
+            && let Some((uid, gid)) = self.registry.user(name)
+        {
+            self.layer.directory(home, 0o755, uid, gid, false);
+            self.covers.insert("directories");
         }
         Ok(true)
     }
@@ -212,8 +215,8 @@ impl Options {
             } else if arg.starts_with("--") {
                 o.flags.push(arg.clone());
             } else if let Some(letters) = arg.strip_prefix('-').filter(|l| !l.is_empty()) {
-                let mut letters = letters.char_indices();
-                while let Some((at, letter)) = letters.next() {
+                let letters = letters.char_indices();
+                for (at, letter) in letters {
                     match short.iter().find(|s| s.0 == letter) {
                         Some((_, long)) => {
                             let tail = &arg[1 + at + letter.len_utf8()..];

@@ -212,7 +212,7 @@ impl<'w, 'u> Walker<'w, 'u> {
 
     /// What a substitution becomes.
     pub(crate) fn substitute(&mut self, body: &Node) -> Result<Field, EnvError> {
-        let saved = (std::mem::replace(&mut self.output, Some(String::new())), self.vars.clone(), self.params.clone());
+        let saved = (self.output.replace(String::new()), self.vars.clone(), self.params.clone());
         let step = self.run(body);
         let (output, vars, params) = saved;
         self.vars = vars;

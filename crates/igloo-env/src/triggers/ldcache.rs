@@ -28,7 +28,7 @@ struct Library {
 pub(crate) fn run(layer: &mut Layer<'_>) -> Result<(), EnvError> {
     let mut dirs = Vec::new();
     configured(layer, "etc/ld.so.conf", &mut dirs, 0)?;
-    dirs.extend(["/lib", "/usr/lib", "/lib64", "/usr/lib64"].map(str::to_owned));
+    dirs.extend(["/lib", "/usr/lib"].map(str::to_owned));
     let (mut seen, mut libraries) = (BTreeSet::new(), Vec::new());
     for dir in dirs {
         let Some(resolved) = layer.resolve(&dir, true) else { continue };
