@@ -60,7 +60,7 @@ pub(crate) fn assemble(
 fn takes_changes(dir: &Path) -> Result<bool, ContainerError> {
     const OVERLAYFS: i64 = 0x794c_7630;
     igloo_base::file::create_dirs(dir)?;
-    Ok(i64::from(rustix::fs::statfs(dir).at("look at the file system of", dir)?.f_type) != OVERLAYFS)
+    Ok(rustix::fs::statfs(dir).at("look at the file system of", dir)?.f_type != OVERLAYFS)
 }
 
 /// `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`.
@@ -99,7 +99,7 @@ fn attach(root: &Root, spec: &ContainerSpec, mount: &Mount, forgiving: bool) -> 
         MountKind::Tmpfs { size } => {
             let fs = rustix::mount::fsopen("tmpfs", rustix::mount::FsOpenFlags::FSOPEN_CLOEXEC)
                 .map_err(failed("tmpfs".to_owned()))?;
-            let existing = root.find(&mount.target)?.map(|dir| rustix::fs::fstat(dir)).transpose();
+            let existing = root.find(&mount.target)?.map(rustix::fs::fstat).transpose();
             let existing = existing.map_err(failed("tmpfs".to_owned()))?;
             let mode = existing.map_or(0o755, |stat| stat.st_mode & 0o7777);
             let (uid, gid) = existing.map_or((spec.user.uid, spec.user.gid), |stat| (stat.st_uid, stat.st_gid));

@@ -22,6 +22,7 @@ const LAST: u32 = 1_878_982_656;
 const COUNT: u32 = 65_536;
 /// With fewer ids, services with users of their own have to share one anyway.
 const FEW: u32 = 1000;
+const SHARED: &str = "only one user id is to be had, so all files of a service belong to one user";
 
 /// One line of `/proc/PID/uid_map`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,12 +62,10 @@ pub fn choose(wanted: Option<Identity>, project: &str) -> Result<Mapping, Contai
         Some(Identity::SingleUid) => Ok(single("")),
         None if root => Ok(match for_root(project) {
             // Root by name only, in somebody's user namespace.
-            few if few.uids.iter().map(|m| m.count).sum::<u32>() < FEW => single(&few.detail),
+            few if few.uids.iter().map(|m| m.count).sum::<u32>() < FEW => single(SHARED),
             mapping => mapping,
         }),
-        None => Ok(for_subuid().unwrap_or_else(|why| {
-            single(&format!("only one user id is available, so all files of a service belong to one user: {why}"))
-        })),
+        None => Ok(for_subuid().unwrap_or_else(|why| single(&format!("{SHARED}: {why}")))),
     }
 }
 

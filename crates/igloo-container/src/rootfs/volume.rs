@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use igloo_base::{At, PathError};
+use igloo_base::At;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -158,10 +158,5 @@ fn copy_entry(
         _ => return Ok(()),
     };
     root::change_owner(&made, path, uid, gid, forgiving)?;
-    root::change_mode(&made, path, mode).map_err(|error| match error {
-        ContainerError::Path(PathError { path: _, act, source }) => {
-            PathError { act, path: path.to_owned(), source }.into()
-        }
-        other => other,
-    })
+    root::change_mode(&made, path, mode)
 }
