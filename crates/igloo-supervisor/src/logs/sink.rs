@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -17,7 +18,7 @@ const TAIL_TEXT: usize = 400;
 
 type OnMatch = Box<dyn FnOnce() + Send>;
 
-/// The log of one service over all its runs. Writing never blocks on anything but the disk's cache, and never fails:
+/// The log of one service over all its runs; a file for its owner only, since services write what they like. Writing never blocks on anything but the disk's cache, and never fails:
 /// what can't be written is dropped and counted.
 pub(crate) struct Sink {
     inner: Mutex<Inner>,
@@ -146,7 +147,7 @@ impl Inner {
             Some(file) => file,
             none => {
                 let path = log_path(&self.dir, &self.service);
-                let file = OpenOptions::new().append(true).create(true).open(path)?;
+                let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
                 self.size = file.metadata()?.len();
                 let file = none.insert(file);
                 end_torn_line(file, &mut self.size)?;

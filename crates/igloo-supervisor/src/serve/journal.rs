@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::wire::ServiceEvent;
@@ -29,7 +30,7 @@ impl Journal {
             let _ = fs::rename(&self.path, self.path.with_extension("jsonl.1"));
         }
         if self.file.is_none() {
-            self.file = OpenOptions::new().create(true).append(true).open(&self.path).ok();
+            self.file = OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path).ok();
         }
         if let Some(file) = &mut self.file {
             let _ = file.write_all(&line);
