@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use igloo_env::{Identities, Member, Settings, assemble, plan};
+use igloo_env::{Environment, Identities, Member, Settings, assemble, plan};
 use igloo_formats::deb::{Version, meta::Meta};
 use igloo_formats::nix::StorePath;
 
@@ -46,5 +46,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let start = Instant::now();
     assemble("env", &members, &plan.identities, &Settings::default(), &out)?;
     println!("plan {planned:?}, assemble {:?}, {} members", start.elapsed(), members.len());
+    // Only a directory that is named as an object can be loaded.
+    if out.file_name().and_then(|n| n.to_str()).is_some_and(|n| StorePath::parse(n).is_ok()) {
+        let start = Instant::now();
+        let env = Environment::load(&out, &|p: &StorePath| PathBuf::from(p.base_name()))?;
+        println!("load {:?}, {} attributes", start.elapsed(), env.attrs.len());
+    }
     Ok(())
 }

@@ -88,7 +88,7 @@ impl Walker<'_, '_> {
                 part => self.part(part)?,
             };
             match (&mut text, value) {
-                (Some(text), Some(value)) if text.len() < 1 << 20 => text.push_str(&value),
+                (Some(text), Some(value)) if text.len() + value.len() < 1 << 16 => text.push_str(&value),
                 _ => text = None,
             }
         }

@@ -11,7 +11,7 @@ use crate::identity::Registry;
 use crate::layer::Layer;
 
 /// Most commands of one script; the longest way seen is 3,000.
-const MAX_STEPS: u32 = 100_000;
+const MAX_STEPS: u32 = 50_000;
 /// Deepest nesting of calls.
 const MAX_CALLS: u32 = 30;
 /// Most rounds of a loop.
