@@ -25,7 +25,7 @@ mod sys;
 pub mod userns;
 
 pub use error::ContainerError;
-pub use sandbox::{Container, ExecHandle, Sandbox, sandbox_main, shim_main};
+pub use sandbox::{Container, ExecHandle, Sandbox, sandbox_main};
 pub use spec::{
     Attr, AttrKind, ContainerEvent, ContainerSpec, Identity, Ipv4Net, Limits, Mount, MountKind, SandboxConfig,
     SocketKind, User,

@@ -16,7 +16,7 @@ use rustix::net::Shutdown;
 use rustix::process::{Pid, WaitOptions};
 
 pub use handle::{Container, ExecHandle};
-pub use init::{sandbox_main, shim_main};
+pub use init::sandbox_main;
 
 use crate::cgroup::{Cgroup, Hierarchy};
 use crate::error::{Act, ContainerError};
@@ -191,11 +191,6 @@ fn keep(exe: &Path, socket: OwnedFd) -> Result<Keeper, ContainerError> {
     let keeper = Keeper { pid: tell_pid, thread: thread.act("start a thread")? };
     when_started.recv().map_err(|_| ContainerError::Gone { peer: PEER })?.at("run", exe)?;
     Ok(keeper)
-}
-
-/// Removes a tree that may hold files of the users of a project's containers, while no sandbox of it runs.
-pub fn remove_tree(exe: &Path, project: &str, path: &Path) -> Result<(), ContainerError> {
-    remove_with(exe, &crate::userns::choose(None, project)?, path)
 }
 
 /// Removes a tree that may hold files of a project's containers' users, by way of a process of `exe` in a user

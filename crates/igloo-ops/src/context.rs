@@ -13,7 +13,7 @@ pub struct Context<'a> {
     pub reporter: &'a dyn Reporter,
     /// Who asks.
     pub caller: Caller,
-    /// The binary that answers to `__supervise`, `__sandbox`, `__shim` and `__enter`.
+    /// The binary that answers to `__supervise`, `__sandbox` and `__enter`.
     pub exe: PathBuf,
     /// Use no network.
     pub offline: bool,

@@ -1,10 +1,11 @@
-//! `igloo doctor`: what this machine allows. TEMPORARY
-#[allow(missing_docs)]
-#[derive(serde::Serialize,PartialEq,Clone,Copy)]
-pub enum Status{Ok,Degraded,Missing}
-#[allow(missing_docs)]
-#[derive(serde::Serialize)]
-pub struct Finding{pub status:Status,pub name:String,pub detail:String,pub cause:Option<String>,pub remedy:Option<String>}
+//! `igloo doctor`: what this machine allows.
+
+use igloo_container::probe::{self, Places};
+pub use igloo_container::probe::{Finding, Status};
+
 use crate::context::Context;
-/// x
-pub fn examine(_: &Context<'_>) -> Vec<Finding> { Vec::new() }
+
+/// Every finding, in the order a person should read them.
+pub fn examine(ctx: &Context<'_>) -> Vec<Finding> {
+    probe::findings(&Places { data: &ctx.dirs.data })
+}

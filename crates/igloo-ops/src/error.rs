@@ -194,6 +194,14 @@ pub enum OpsError {
         /// What there is.
         known: Vec<String>,
     },
+    /// Something that a manifest can say, and this igloo can't do.
+    #[error("service `{service}` asks for {what}, which this igloo can't do yet")]
+    NotYet {
+        /// The service.
+        service: String,
+        /// What it asks for.
+        what: &'static str,
+    },
     /// Nothing to bring up.
     #[error("igloo.toml declares no services")]
     NoServices,

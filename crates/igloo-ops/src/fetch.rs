@@ -10,7 +10,7 @@ use igloo_formats::nix::StorePath;
 use igloo_manifest::Lock;
 use igloo_manifest::lock::LockedPackage;
 use igloo_remote::apt::machine::Machine;
-use igloo_remote::{Download, Freshness};
+use igloo_remote::{Download, Freshness, file_url};
 use igloo_store::{DebId, DebSource, Store};
 use serde::Serialize;
 
@@ -119,7 +119,7 @@ fn bring(
                     .get(&(p.source.clone(), p.suite.clone()))
                     .into_iter()
                     .flatten()
-                    .map(|base| format!("{base}/{}", p.file))
+                    .map(|base| file_url(base, &p.file))
                     .collect(),
                 size: p.size,
                 sha256: p.sha256,

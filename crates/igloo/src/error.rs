@@ -57,12 +57,6 @@ impl CommandError {
         Self { kind: Kind::Silent(code), error: "".into(), hints: Vec::new() }
     }
 
-    /// Adds a next step.
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hints.push(hint.into());
-        self
-    }
-
     /// Tells the person and gives the exit code.
     pub fn report(self, ui: &Ui) -> ExitCode {
         let code = match self.kind {

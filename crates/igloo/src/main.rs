@@ -1,8 +1,8 @@
 //! `igloo`: one binary from a declared project to everything that a developer runs it in.
 //!
-//! `main` decides which of three lives this process has: a helper of the container runtime, which must
-//! stay single-threaded (`__sandbox`, `__shim`), the supervisor of a project (`__supervise`), or a command
-//! that a person typed.
+//! `main` decides which life this process has: a project's sandbox (`__sandbox`), which must stay
+//! single-threaded, or a command that a person typed; the supervisor (`__supervise`) and shims (`__enter`) are
+//! commands that igloo types.
 
 mod args;
 mod commands;
@@ -16,10 +16,8 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     // Before any thread, allocation pool or signal handler exists.
-    match std::env::args_os().nth(1).as_deref().and_then(|a| a.to_str()) {
-        Some("__sandbox") => return igloo_ops::runtime::sandbox_main(),
-        Some("__shim") => return igloo_ops::runtime::shim_main(),
-        _ => {}
+    if std::env::args_os().nth(1).is_some_and(|word| word == "__sandbox") {
+        return igloo_ops::runtime::sandbox_main();
     }
     let args = match args::Args::try_parse() {
         Ok(args) => args,

@@ -233,8 +233,3 @@ fn reap(signals: &OwnedFd) {
     while rustix::io::read(signals.as_fd(), &mut buffer).is_ok_and(|n| n > 0) {}
     while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
 }
-
-/// Shims are forked by the sandbox; nothing is ever started as `__shim`.
-pub fn shim_main() -> ExitCode {
-    ExitCode::FAILURE
-}

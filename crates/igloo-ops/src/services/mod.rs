@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use igloo_base::file::{FileLock, create_private_dir, read_optional, remove_tree, write_atomic};
 use igloo_base::{Event, Unit};
 use igloo_container::exec::{ExecSpec, exec_in};
-use igloo_manifest::{Port, Probe, Volume};
+use igloo_manifest::{Isolation, Port, Probe, Volume};
 use igloo_supervisor::client::ApplyOptions;
 use igloo_supervisor::daemon;
 use igloo_supervisor::{
@@ -137,6 +137,7 @@ pub fn up(ctx: &Context<'_>, project: &mut Project, options: &UpOptions) -> Resu
     if wanted.is_empty() {
         return Err(OpsError::NoServices);
     }
+    check_kinds(project, &wanted)?;
     check_binds(project, &wanted)?;
     let keys: Vec<String> = wanted.iter().map(|name| format!("services.{name}")).collect();
     let realised = environment::realise(ctx, project, &keys, options.locked)?;
@@ -194,6 +195,22 @@ fn with_needs(project: &Project, names: &[String]) -> Vec<String> {
         }
     }
     all.into_iter().collect()
+}
+
+/// What a manifest can say and this igloo can't do yet is refused, not ignored.
+fn check_kinds(project: &Project, wanted: &[String]) -> Result<(), OpsError> {
+    for name in wanted {
+        let service = &project.manifest.services[name];
+        let what = match (&service.ready, service.isolation) {
+            (Some(ready), _) if ready.probe == Probe::Notify => "readiness by `notify`",
+            (_, Isolation::Container) => continue,
+            (_, Isolation::Host) => "isolation `host` for services",
+            (_, Isolation::Pure) => "isolation `pure` for services",
+            (_, Isolation::Vm) => "isolation `vm`",
+        };
+        return Err(OpsError::NotYet { service: name.clone(), what });
+    }
+    Ok(())
 }
 
 /// A bind of something that isn't there is told before anything is started.
@@ -453,7 +470,7 @@ fn remove_owned(ctx: &Context<'_>, project: &Project, path: &std::path::Path) ->
     if remove_tree(path).is_ok() {
         return Ok(());
     }
-    Ok(igloo_container::sandbox::remove_tree(&ctx.exe, &project.id.0, path)?)
+    Ok(igloo_container::userns::remove_tree(&ctx.exe, &project.id.0, path)?)
 }
 
 /// Acts on running services; all if none is named.
