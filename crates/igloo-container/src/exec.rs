@@ -89,7 +89,11 @@ impl Container {
         for (name, kind) in NAMESPACES {
             let of = |who: &str| {
                 let path = format!("/proc/{who}/ns/{name}");
-                fs::metadata(&path).map(|m| (m.dev(), m.ino())).at("look at", path)
+                match fs::metadata(&path) {
+                    // It has ended; what waits for its parent to notice has no namespaces any more.
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(gone()),
+                    other => Ok(other.map(|m| (m.dev(), m.ino())).at("look at", path)?),
+                }
             };
             if of(&pid.as_raw_nonzero().to_string())? != of("self")? {
                 namespaces |= *kind;

@@ -1,12 +1,28 @@
 //! The files of `/etc` that depend on who calls and on the host: accounts, names, time zone.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Caller, EnterError, Isolation, ShellSpec};
 
-/// A file of the skeleton: absolute path and content.
-pub(super) type File = (&'static str, Vec<u8>);
+/// A file of the skeleton.
+pub(super) struct File {
+    /// Absolute path inside.
+    pub(super) path: &'static str,
+    pub(super) content: Content,
+}
+
+pub(super) enum Content {
+    Bytes(Vec<u8>),
+    /// A symlink to this path inside.
+    Link(PathBuf),
+}
+
+impl File {
+    fn new(path: &'static str, content: impl Into<Vec<u8>>) -> Self {
+        Self { path, content: Content::Bytes(content.into()) }
+    }
+}
 
 /// Reads what is needed of environment and host and makes the files.
 pub(super) fn generate(spec: &ShellSpec) -> Result<Vec<File>, EnterError> {
@@ -16,31 +32,43 @@ pub(super) fn generate(spec: &ShellSpec) -> Result<Vec<File>, EnterError> {
     // Names of others who own files that are seen; nobody else is seen at the other levels.
     let others = |path: &str| if spec.isolation == Isolation::Host { host(path) } else { None };
     let mut files = vec![
-        ("/etc/passwd", passwd(declared("etc/passwd"), others("/etc/passwd"), &spec.caller).into_bytes()),
-        ("/etc/group", group(declared("etc/group"), others("/etc/group"), &spec.caller).into_bytes()),
+        File::new("/etc/passwd", passwd(declared("etc/passwd"), others("/etc/passwd"), &spec.caller)),
+        File::new("/etc/group", group(declared("etc/group"), others("/etc/group"), &spec.caller)),
     ];
     let container = spec.isolation == Isolation::Container;
     let shared = !container || spec.network;
     let hostname = if container { Some(spec.hostname.clone()) } else { host("/proc/sys/kernel/hostname") };
     if let Some(name) = hostname.map(|n| n.trim().to_owned()).filter(|n| !n.is_empty()) {
-        files.push(("/etc/hostname", format!("{name}\n").into_bytes()));
+        files.push(File::new("/etc/hostname", format!("{name}\n")));
     }
-    let mut hosts =
-        host("/etc/hosts").filter(|_| shared).unwrap_or_else(|| "127.0.0.1 localhost\n::1 localhost\n".to_owned());
+    let loopback = || "127.0.0.1 localhost\n::1 localhost\n".to_owned();
+    let mut hosts = host("/etc/hosts").filter(|_| shared).unwrap_or_else(loopback);
     if container && !spec.hostname.is_empty() {
         hosts.push_str(&format!("127.0.0.1 {}\n", spec.hostname));
     }
-    files.push(("/etc/hosts", hosts.into_bytes()));
+    files.push(File::new("/etc/hosts", hosts));
     if shared {
-        files.extend(fs::read("/etc/resolv.conf").ok().map(|bytes| ("/etc/resolv.conf", bytes)));
+        files.extend(name_servers(spec.isolation));
     }
     if let Ok(zone) = fs::read("/etc/localtime") {
-        files.push(("/etc/localtime", zone));
+        files.push(File::new("/etc/localtime", zone));
         if let Some(name) = fs::read_link("/etc/localtime").ok().as_deref().and_then(zone_name) {
-            files.push(("/etc/timezone", format!("{name}\n").into_bytes()));
+            files.push(File::new("/etc/timezone", format!("{name}\n")));
         }
     }
     Ok(files)
+}
+
+/// Where the host's `/run` is seen, a resolver's file there is linked to, so that it stays true when the machine moves
+/// to another network.
+fn name_servers(isolation: Isolation) -> Option<File> {
+    const PATH: &str = "/etc/resolv.conf";
+    match fs::canonicalize(PATH) {
+        Ok(real) if isolation == Isolation::Host && real.starts_with("/run") => {
+            Some(File { path: PATH, content: Content::Link(real) })
+        }
+        _ => fs::read(PATH).ok().map(|bytes| File::new(PATH, bytes)),
+    }
 }
 
 /// `Europe/Berlin`, from where `/etc/localtime` points to.

@@ -174,10 +174,8 @@ fn wait_for(child: Pid, terminal: Option<&Terminal>, signals: &Blocked) -> Resul
 }
 
 fn go_on(child: Pid, terminal: Option<&Terminal>, group: i32) {
-    if let Some(terminal) = terminal {
-        if terminal.is_ours() {
-            terminal.give_to(child);
-        }
+    if let Some(terminal) = terminal.filter(|terminal| terminal.is_ours()) {
+        terminal.give_to(child);
     }
     send(group, libc::SIGCONT);
 }

@@ -47,7 +47,11 @@ pub(super) fn enter(isolation: Isolation, network: bool, caller: &Caller) -> Res
 }
 
 fn map(path: &str, text: &str) -> Result<(), EnterError> {
-    Ok(std::fs::write(path, text).at("write", path)?)
+    match std::fs::write(path, text) {
+        // A user namespace that gives no rights: AppArmor's way of refusing it.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(refused(e)),
+        other => Ok(other.at("write", path)?),
+    }
 }
 
 fn refused(source: io::Error) -> EnterError {

@@ -25,8 +25,9 @@ pub(super) struct Mount {
 /// What a mount shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum What {
-    /// A directory or file of the host with all that is mounted below.
-    Tree { source: PathBuf, read_only: bool },
+    /// A directory or file of the host with all that is mounted below; if `optional`, an empty directory in its place
+    /// when it can't be had.
+    Tree { source: PathBuf, read_only: bool, optional: bool },
     /// Memory, with this mode.
     Memory { mode: u32 },
     /// Pseudo terminals of its own.
@@ -65,7 +66,7 @@ impl Plan {
     }
 
     fn tree(&mut self, source: &Path, target: &Path, read_only: bool) {
-        let what = What::Tree { source: source.to_owned(), read_only };
+        let what = What::Tree { source: source.to_owned(), read_only, optional: false };
         self.mounts.push(Mount { what, target: target.to_owned() });
     }
 
@@ -77,7 +78,7 @@ impl Plan {
     fn same(&mut self, path: &Path) {
         let over = self.mounts.iter().rev().find(|m| path.starts_with(&m.target));
         let shown =
-            over.is_some_and(|m| matches!(&m.what, What::Tree { source, read_only: false } if *source == m.target));
+            over.is_some_and(|m| matches!(&m.what, What::Tree { source, read_only: false, .. } if *source == m.target));
         if !shown {
             self.tree(path, path, false);
         }
@@ -96,7 +97,9 @@ impl Plan {
                 continue;
             }
             if kind.is_dir() {
-                self.tree(&path, &path, false);
+                // A dead network disk is no reason not to get a shell.
+                let what = What::Tree { source: path.clone(), read_only: false, optional: true };
+                self.mounts.push(Mount { what, target: path });
             } else if kind.is_symlink() {
                 let target = fs::read_link(&path).at("read the link", &path)?;
                 self.links.push((path, target));

@@ -1,6 +1,6 @@
 //! Building the root and moving into it.
 
-use std::fs::File;
+use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -8,9 +8,9 @@ use std::path::{Component, Path, PathBuf};
 
 use igloo_base::{At, PathError};
 use rustix::fs::{FileType, Mode, OFlags};
-use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use rustix::mount::UnmountFlags;
 
-use super::accounts;
+use super::accounts::{Content, File};
 use super::plan::{Mount, Plan, What};
 use super::{Act, EnterError, Isolation, ShellSpec};
 use crate::rootfs;
@@ -25,7 +25,7 @@ pub(super) struct OldRoot(OwnedFd);
 
 /// Builds the root, in the mount namespace that we have just got, and makes it this process's root. All is there
 /// but for what [`finish_container`] does.
-pub(super) fn build(spec: &ShellSpec, files: Vec<accounts::File>) -> Result<OldRoot, EnterError> {
+pub(super) fn build(spec: &ShellSpec, files: Vec<File>) -> Result<OldRoot, EnterError> {
     // The caller's umask is for the caller's files.
     let umask = rustix::process::umask(Mode::from_raw_mode(0o022));
     let built = build_root(spec, files);
@@ -33,7 +33,7 @@ pub(super) fn build(spec: &ShellSpec, files: Vec<accounts::File>) -> Result<OldR
     built
 }
 
-fn build_root(spec: &ShellSpec, files: Vec<accounts::File>) -> Result<OldRoot, EnterError> {
+fn build_root(spec: &ShellSpec, files: Vec<File>) -> Result<OldRoot, EnterError> {
     let plan = Plan::new(spec)?;
     // Taken now, while the host's paths still mean what the caller meant.
     let prepared =
@@ -83,15 +83,18 @@ struct Prepared {
 impl Prepared {
     fn new(mount: Mount, lowers: &[PathBuf]) -> Result<Self, EnterError> {
         let (tree, is_dir) = match &mount.what {
-            What::Tree { source, read_only } => {
-                let tree = rootfs::clone_tree(source)?;
-                let mode = rustix::fs::fstat(&tree).at("look at", source)?.st_mode;
-                if *read_only {
-                    sys::restrict_mount(&tree, sys::MOUNT_ATTR_RDONLY, true)
-                        .at("make read-only the mount of", source)?;
+            What::Tree { source, read_only, optional } => match rootfs::clone_tree(source) {
+                Err(_) if *optional => (None, true),
+                tree => {
+                    let tree = tree?;
+                    let mode = rustix::fs::fstat(&tree).at("look at", source)?.st_mode;
+                    if *read_only {
+                        let flags = sys::MOUNT_ATTR_RDONLY;
+                        sys::restrict_mount(&tree, flags, true).at("make read-only the mount of", source)?;
+                    }
+                    (Some(tree), FileType::from_raw_mode(mode) == FileType::Directory)
                 }
-                (Some(tree), FileType::from_raw_mode(mode) == FileType::Directory)
-            }
+            },
             What::Memory { mode } => {
                 let tree =
                     rootfs::fresh("tmpfs", &[("mode", &format!("{mode:o}"))]).act("make a memory file system")?;
@@ -121,7 +124,7 @@ impl Prepared {
         };
         let tree = match (self.tree, &self.mount.what) {
             (Some(tree), _) => tree,
-            (None, What::Later) => return Ok(()),
+            (None, What::Later | What::Tree { .. }) => return Ok(()),
             (None, _) => rootfs::fresh("devpts", &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620")])
                 .map_err(failed(&what))?,
         };
@@ -134,7 +137,9 @@ impl Prepared {
 fn within(target: &Path, lowers: &[PathBuf]) -> PathBuf {
     const PLAIN: &[&str] = &["dev", "home", "media", "mnt", "nix", "proc", "root", "run", "srv", "sys", "tmp"];
     let mut rest: Vec<Component> = target.components().filter(|c| matches!(c, Component::Normal(_))).collect();
-    if rest.first().is_none_or(|first| PLAIN.iter().any(|plain| first.as_os_str() == *plain)) {
+    let plain = rest.first().is_none_or(|first| PLAIN.iter().any(|plain| first.as_os_str() == *plain));
+    // Ours at every level, and worth not looking for in a hundred layers.
+    if plain || target == Path::new("/var/tmp") {
         return target.to_owned();
     }
     rest.reverse();
@@ -148,8 +153,8 @@ fn within(target: &Path, lowers: &[PathBuf]) -> PathBuf {
         }
         let candidate = resolved.join(&name);
         let relative = candidate.strip_prefix("/").unwrap_or(&candidate);
-        let link = lowers.iter().find_map(|lower| std::fs::symlink_metadata(lower.join(relative)).ok().map(|_| lower));
-        match link.and_then(|lower| std::fs::read_link(lower.join(relative)).ok()) {
+        let link = lowers.iter().find_map(|lower| fs::symlink_metadata(lower.join(relative)).ok().map(|_| lower));
+        match link.and_then(|lower| fs::read_link(lower.join(relative)).ok()) {
             Some(to) if links < 40 => {
                 links += 1;
                 if to.is_absolute() {
@@ -170,7 +175,7 @@ fn fill(
     skeleton: &Path,
     mounts: &[Prepared],
     links: &[(PathBuf, PathBuf)],
-    files: Vec<accounts::File>,
+    files: Vec<File>,
 ) -> Result<(), EnterError> {
     let inside = |path: &Path| skeleton.join(path.strip_prefix("/").unwrap_or(path));
     for (index, mount) in mounts.iter().enumerate() {
@@ -186,19 +191,33 @@ fn fill(
         }
     }
     for (path, target) in links {
-        let link = inside(path);
-        make_parents(&link)?;
-        std::os::unix::fs::symlink(target, &link).at("create the link", &link)?;
+        make_link(&inside(path), target)?;
     }
-    for (path, content) in files {
-        write_file(&inside(Path::new(path)), &content)?;
+    for File { path, content } in files {
+        let path = inside(Path::new(path));
+        match content {
+            Content::Bytes(bytes) => write_file(&path, &bytes)?,
+            Content::Link(target) => make_link(&path, &target)?,
+        }
     }
     Ok(())
 }
 
+fn make_link(path: &Path, target: &Path) -> Result<(), PathError> {
+    make_parents(path)?;
+    match std::os::unix::fs::symlink(target, path) {
+        // Something is to be mounted there, or below: that is more than a link.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.at("create the link", path),
+    }
+}
+
 fn write_file(path: &Path, content: &[u8]) -> Result<(), PathError> {
     make_parents(path)?;
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o644).open(path).at("create", path)?;
+    // Not through a link of the skeleton: it would lead to the host.
+    let mut options = fs::File::options();
+    options.write(true).create(true).truncate(true).mode(0o644).custom_flags(libc::O_NOFOLLOW);
+    let mut file = options.open(path).at("create", path)?;
     file.write_all(content).at("write", path)
 }
 
@@ -207,7 +226,7 @@ fn make_parents(path: &Path) -> Result<(), PathError> {
 }
 
 fn make_dir(path: &Path, mode: u32) -> Result<(), PathError> {
-    match std::fs::DirBuilder::new().mode(mode).create(path) {
+    match fs::DirBuilder::new().mode(mode).create(path) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other.at("create the directory", path),
     }
@@ -226,9 +245,6 @@ fn pivot(target: &Path) -> Result<OldRoot, EnterError> {
 /// Lets go of the host's root.
 pub(super) fn detach(old: &OldRoot) -> Result<(), EnterError> {
     rustix::process::fchdir(old.0.as_fd()).act("change to the old root")?;
-    // First from the host's side of shared mounts, so that nothing of this gets there.
-    rustix::mount::mount_change(".", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-        .act("separate the old root's mounts from the host's")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).act("let go of the old root")?;
     rustix::process::chdir("/").act("change to the new root")
 }

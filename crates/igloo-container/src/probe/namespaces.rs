@@ -214,7 +214,7 @@ pub(super) fn subordinate_ids() -> Finding {
     match userns::choose(Some(crate::spec::Identity::Subuid), "probe") {
         Ok(mapping) => {
             let count: u64 = mapping.uids.iter().map(|m| u64::from(m.count)).sum();
-            let tried = in_child(|| Ok(try_map(&mapping)?));
+            let tried = in_child(|| try_map(&mapping));
             match tried {
                 Ok(_) => Finding::ok(NAME, format!("{count} user ids")),
                 Err(failure) => Finding::bad(

@@ -12,6 +12,8 @@ pub(crate) fn act(args: &[String]) -> ExitCode {
         "exec" => crate::kernel::do_exec(&args[1..]),
         "hog" => crate::kernel::hog(&args[1..]),
         "bridge" => crate::kernel::do_bridge(),
+        "refused" => crate::kernel::do_refused(),
+        "findings" => do_findings(&args[1]),
         other => panic!("no act `{other}`"),
     }
 }
@@ -86,4 +88,17 @@ pub(crate) fn finish(result: Result<igloo_container::enter::Ended, igloo_contain
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+fn do_findings(state: &str) -> ExitCode {
+    let findings = igloo_container::probe::findings(&igloo_container::probe::Places { data: state.as_ref() });
+    for finding in &findings {
+        println!("    {:?} {}: {}", finding.status, finding.name, finding.detail);
+        for text in [&finding.cause, &finding.remedy].into_iter().flatten() {
+            println!("      {text}");
+        }
+        let told = finding.cause.is_some() && finding.remedy.is_some();
+        assert_eq!(told, finding.status != igloo_container::probe::Status::Ok, "{}", finding.name);
+    }
+    ExitCode::SUCCESS
 }
