@@ -120,6 +120,60 @@ fn the_node_service_answers() {
 }
 
 #[test]
+fn two_at_once_agree() {
+    for person in people() {
+        let project = person.example("node-service");
+        std::thread::scope(|scope| {
+            let ups: Vec<_> = (0..3).map(|_| scope.spawn(|| person.igloo(&project, &["up", "--wait"]))).collect();
+            for up in ups {
+                up.join().expect("up").ok();
+            }
+        });
+        assert_eq!(supervisors(&person, &project).len(), 1, "{}", person.name);
+        assert_eq!(http(port(&person, &project, "api"), "GET /", "").0, 200);
+        std::thread::scope(|scope| {
+            let downs: Vec<_> = (0..2).map(|_| scope.spawn(|| person.igloo(&project, &["down"]))).collect();
+            for down in downs {
+                down.join().expect("down").ok();
+            }
+        });
+        assert_eq!(supervisors(&person, &project), Vec::<u32>::new(), "{}", person.name);
+    }
+}
+
+#[test]
+fn limits_hold_or_are_refused() {
+    for person in people() {
+        let project = person.project(
+            "limited",
+            r#"
+[project]
+name = "limited"
+[sources.debian]
+suite = "bookworm"
+[services.box]
+packages = ["bash", "coreutils"]
+run = ["sleep", "1000"]
+limits = { memory = "64M", pids = 20 }
+restart = "no"
+"#,
+        );
+        let up = person.igloo(&project, &["up", "--wait"]);
+        if up.code() == Some(0) {
+            let hog = person.igloo(&project, &["exec", "box", "bash", "-c", "a=x; while :; do a=$a$a; done"]);
+            assert_ne!(hog.code(), Some(0), "{hog:?}");
+            let forks = person.igloo(&project, &["exec", "box", "bash", "-c", "for i in {1..40}; do sleep 5 & done; wait"]);
+            assert!(forks.stderr().contains("fork"), "{forks:?}");
+        } else {
+            assert_ne!(person.name, "root", "{up:?}");
+            let said = up.fails();
+            assert!(said.contains("memory") && said.contains("control group"), "{said}");
+        }
+        person.igloo(&project, &["down"]).ok();
+    }
+}
+
+#[test]
 fn containers_are_isolated() {
     for person in people() {
         let project = person.project(
