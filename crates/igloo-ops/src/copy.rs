@@ -62,12 +62,8 @@ fn tree(key: &str, from: &Path, to: &Path, mode: Option<u32>) -> Result<(), OpsE
         } else if meta.is_file() {
             let mode = mode.unwrap_or(meta.permissions().mode()) & 0o777;
             let mut source = fs::File::open(&from).at("read", &from)?;
-            let mut target = fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&to)
-                .at("create", &to)?;
+            let mut target =
+                fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&to).at("create", &to)?;
             std::io::copy(&mut source, &mut target).at("copy", &from)?;
             target.set_permissions(fs::Permissions::from_mode(mode | 0o400)).at("change the mode of", &to)?;
         } else {

@@ -262,15 +262,13 @@ fn layers(store: &Store, members: &[Member], groups: &[Vec<usize>]) -> Result<Ve
     let mut staged = Vec::new();
     for group in groups.iter().filter(|g| g.len() > 1) {
         let merged: Vec<Member> = group.iter().map(|i| members[*i].clone()).collect();
-        let bundle =
-            store.stage::<OpsError>("env-bundle", &[], |out| Ok(igloo_env::merge(&merged, out)?))?;
+        let bundle = store.stage::<OpsError>("env-bundle", &[], |out| Ok(igloo_env::merge(&merged, out)?))?;
         layers.push(bundle.path().clone());
         staged.push(bundle);
     }
     store.protect(&layers)?;
     store.commit(staged)?;
-    let bundled: std::collections::BTreeSet<usize> =
-        groups.iter().filter(|g| g.len() > 1).flatten().copied().collect();
+    let bundled: std::collections::BTreeSet<usize> = groups.iter().filter(|g| g.len() > 1).flatten().copied().collect();
     layers.extend(members.iter().enumerate().filter(|(i, _)| !bundled.contains(i)).map(|(_, m)| m.path.clone()));
     Ok(layers)
 }
@@ -355,10 +353,6 @@ pub fn list(ctx: &Context<'_>, project: &mut Project) -> Result<Vec<ListedEnviro
     Ok(lock
         .environments
         .iter()
-        .map(|e| ListedEnvironment {
-            name: e.key.clone(),
-            system: e.system.to_string(),
-            packages: e.packages.len(),
-        })
+        .map(|e| ListedEnvironment { name: e.key.clone(), system: e.system.to_string(), packages: e.packages.len() })
         .collect())
 }

@@ -230,7 +230,9 @@ pub enum OpsError {
         service: String,
     },
     /// A host in a probe that can't be resolved.
-    #[error("service `{service}`: the host `{host}` of its readiness probe is neither localhost, a service nor an address")]
+    #[error(
+        "service `{service}`: the host `{host}` of its readiness probe is neither localhost, a service nor an address"
+    )]
     ProbeHost {
         /// The service.
         service: String,
@@ -312,17 +314,18 @@ impl OpsError {
             OpsError::NoSuite { .. } => "name one: `igloo run --suite bookworm -p …`".into(),
             OpsError::SourceNotSupported { .. } => "use packages of a [sources.debian]".into(),
             OpsError::Offline { .. } => "run `igloo fetch` with a network first".into(),
-            OpsError::NoUser { known, .. } => format!(
-                "it knows {}; add the package that makes the user, or give a number",
-                or_none(known)
-            ),
+            OpsError::NoUser { known, .. } => {
+                format!("it knows {}; add the package that makes the user, or give a number", or_none(known))
+            }
             OpsError::NoBindSource { .. } => "create it, or use a named volume: `NAME:/path`".into(),
             OpsError::Enter(e) => match e.remedy() {
                 Some(remedy) => remedy.to_owned(),
                 None => return Vec::new(),
             },
             OpsError::NotRunning { .. } => "`igloo up` starts it".into(),
-            OpsError::ServiceNotRunning { service } => format!("`igloo ps` tells why; `igloo start {service}` starts it"),
+            OpsError::ServiceNotRunning { service } => {
+                format!("`igloo ps` tells why; `igloo start {service}` starts it")
+            }
             OpsError::StillRunning { .. } => "look at its supervisor.log, and report it as a fault of igloo".into(),
             OpsError::Services { failures } => match failures.first() {
                 Some(first) => format!("`igloo logs {}` shows more", first.service),

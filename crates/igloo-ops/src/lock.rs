@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use igloo_base::{Event, System};
-use igloo_formats::deb::{Record, Relations};
+use igloo_formats::deb::Relations;
 use igloo_manifest::lock::{LockedEnvironment, LockedPackage, LockedSource, LockedSuite};
-use igloo_manifest::resolve::{self, Candidate, Indexes, Resolution};
-use igloo_manifest::{Debian, EnvironmentRequest, Lock, Source, request_digest};
+use igloo_manifest::resolve::{self, Candidate, Conflict, Indexes, Resolution};
+use igloo_manifest::{Debian, Diagnostic, EnvironmentRequest, Lock, ManifestError, Source, request_digest};
 use igloo_remote::{Client, Config, Freshness, Suite, SuiteRequest};
 use serde::Serialize;
 
@@ -99,9 +99,7 @@ pub fn lock(ctx: &Context<'_>, project: &mut Project, options: Options) -> Resul
 /// Moves what is named (everything if nothing is) to the newest versions.
 pub fn update(ctx: &Context<'_>, project: &mut Project, what: &[String]) -> Result<Outcome, OpsError> {
     if let Some(lock) = project.lock()? {
-        let known = |w: &String| {
-            lock.packages.iter().any(|p| p.name == *w) || lock.sources.contains_key(w)
-        };
+        let known = |w: &String| lock.packages.iter().any(|p| p.name == *w) || lock.sources.contains_key(w);
         if let Some(unknown) = what.iter().find(|w| !known(w)) {
             return Err(OpsError::NothingToUpdate { what: unknown.clone() });
         }
@@ -166,12 +164,7 @@ fn group(changes: Vec<igloo_manifest::lock::Change>) -> Vec<Change> {
 }
 
 /// Resolves every environment for every system; nothing is written.
-pub(crate) fn resolve(
-    ctx: &Context<'_>,
-    project: &Project,
-    keep: Keep<'_>,
-    refresh: bool,
-) -> Result<Lock, OpsError> {
+pub(crate) fn resolve(ctx: &Context<'_>, project: &Project, keep: Keep<'_>, refresh: bool) -> Result<Lock, OpsError> {
     let old = project.lock()?;
     let mut lock = Lock::new(request_digest(&project.manifest));
     lock.triggers = igloo_env::TRIGGERS;
@@ -198,7 +191,8 @@ pub(crate) fn resolve(
                 .collect();
             let universe = universe(&suites, *system, &kept);
             for request in requests {
-                let resolution = resolve::resolve(&universe, request, *system)?;
+                let resolution = resolve::resolve(&universe, request, *system)
+                    .map_err(|conflict| explain(project, request, *conflict))?;
                 add(&mut lock, old, request, *system, &resolution);
             }
         }
@@ -206,7 +200,31 @@ pub(crate) fn resolve(
     Ok(lock)
 }
 
-fn universe<'s>(suites: &'s [Suite], system: System, kept: &[&LockedPackage]) -> Indexes<'s, igloo_remote::apt::Mapped> {
+/// A conflict as a finding in the manifest, at the package that was asked for.
+fn explain(project: &Project, request: &EnvironmentRequest, conflict: Conflict) -> OpsError {
+    let Some(root) = conflict.root.and_then(|i| request.roots.get(i)) else {
+        return OpsError::Conflict(Box::new(conflict));
+    };
+    let details = conflict.details();
+    let help: Vec<&str> = details.lines().chain(conflict.help.as_deref()).collect();
+    ManifestError {
+        path: project.manifest.path.clone(),
+        text: project.text.clone(),
+        diagnostics: vec![Diagnostic {
+            message: conflict.to_string(),
+            span: root.span.clone(),
+            label: format!("asked for by `{}`", request.key),
+            help: (!help.is_empty()).then(|| help.join("\n")),
+        }],
+    }
+    .into()
+}
+
+fn universe<'s>(
+    suites: &'s [Suite],
+    system: System,
+    kept: &[&LockedPackage],
+) -> Indexes<'s, igloo_remote::apt::Mapped> {
     let arch = system.deb_arch();
     let mut universe = Indexes::new();
     for suite in suites {
@@ -215,7 +233,7 @@ fn universe<'s>(suites: &'s [Suite], system: System, kept: &[&LockedPackage]) ->
         }
     }
     for package in kept {
-        universe.lock(candidate(package));
+        universe.lock((*package).into());
     }
     universe
 }
@@ -227,9 +245,8 @@ fn add(lock: &mut Lock, old: Option<&Lock>, request: &EnvironmentRequest, system
             continue;
         }
         let mut package = locked_package(chosen, &request.source, system);
-        package.store = old
-            .and_then(|o| o.packages.iter().find(|p| p.sha256 == package.sha256))
-            .and_then(|p| p.store.clone());
+        package.store =
+            old.and_then(|o| o.packages.iter().find(|p| p.sha256 == package.sha256)).and_then(|p| p.store.clone());
         lock.packages.push(package);
     }
     lock.environments.push(LockedEnvironment {
@@ -266,38 +283,6 @@ fn locked_package(chosen: &Candidate, source: &str, system: System) -> LockedPac
         priority: record.priority,
         section: record.section.clone(),
         store: None,
-    }
-}
-
-/// A locked package as something to choose: all that the resolver looks at is in the lock.
-fn candidate(package: &LockedPackage) -> Candidate {
-    Candidate {
-        record: Record {
-            name: package.name.clone(),
-            version: package.version.clone(),
-            architecture: package.architecture.clone(),
-            source: String::new(),
-            priority: package.priority,
-            essential: package.essential,
-            multi_arch: package.multi_arch,
-            section: package.section.clone(),
-            installed_size: package.installed_size,
-            filename: package.file.clone(),
-            size: package.size,
-            sha256: package.sha256,
-            pre_depends: Relations(Vec::new()),
-            depends: package.depends.clone(),
-            recommends: package.recommends.clone(),
-            conflicts: package.conflicts.clone(),
-            breaks: Relations(Vec::new()),
-            replaces: package.replaces.clone(),
-            provides: package.provides.clone(),
-            description: String::new(),
-        },
-        suite: package.suite.clone(),
-        not_automatic: false,
-        locked: true,
-        rank: 0,
     }
 }
 

@@ -1,8 +1,8 @@
 //! Finding and reading a project.
 
-use std::sync::OnceLock;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use igloo_base::dirs::ProjectId;
 use igloo_base::file::{At, create_dirs, read_optional, write_atomic};

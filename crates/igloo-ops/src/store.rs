@@ -135,12 +135,9 @@ pub fn verify(ctx: &Context<'_>, contents: bool) -> Result<Verified, OpsError> {
     let store = open(ctx)?;
     let report = store.verify(contents, ctx.reporter)?;
     let missing = report.missing.iter().map(|p| format!("{} is registered, but not there", p.full()));
-    let modified = report
-        .modified
-        .iter()
-        .map(|(p, expected, found)| {
-            format!("{} was modified: {} instead of {}", p.full(), nix_hash(found), nix_hash(expected))
-        });
+    let modified = report.modified.iter().map(|(p, expected, found)| {
+        format!("{} was modified: {} instead of {}", p.full(), nix_hash(found), nix_hash(expected))
+    });
     let unreadable = report.unreadable.iter().map(|(p, why)| format!("{} can't be read: {why}", p.full()));
     Ok(Verified { checked: report.checked, problems: missing.chain(modified).chain(unreadable).collect() })
 }

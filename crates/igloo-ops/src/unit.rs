@@ -44,12 +44,7 @@ impl Unit for ContainerUnit {
         }
         let container = self
             .sandbox
-            .spawn(
-                &self.payload.container,
-                io.stdout,
-                io.stderr,
-                Box::new(move |event| on_event(translate(event))),
-            )
+            .spawn(&self.payload.container, io.stdout, io.stderr, Box::new(move |event| on_event(translate(event))))
             .map_err(|e| UnitError::because("cannot start the container", e))?;
         Ok(Arc::new(RunningContainer { container }))
     }

@@ -24,7 +24,8 @@ fn main() -> ExitCode {
         Err(e) => return error::usage(&e),
     };
     let ui = ui::Ui::new(&args.global);
-    let result = settings::Settings::load(&args.global).and_then(|settings| commands::run(args.command, &settings, &ui));
+    let result =
+        settings::Settings::load(&args.global).and_then(|settings| commands::run(args.command, &settings, &ui));
     ui.finish();
     match result {
         Ok(code) => code,

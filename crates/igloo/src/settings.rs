@@ -33,9 +33,9 @@ impl Settings {
     /// Merges arguments and environment.
     pub fn load(global: &Global) -> Result<Self, CommandError> {
         let directory = match &global.directory {
-            Some(dir) => dir.canonicalize().map_err(|e| {
-                CommandError::user(format!("cannot enter the directory `{}`: {e}", dir.display()))
-            })?,
+            Some(dir) => dir
+                .canonicalize()
+                .map_err(|e| CommandError::user(format!("cannot enter the directory `{}`: {e}", dir.display())))?,
             None => std::env::current_dir()
                 .map_err(|e| CommandError::user(format!("cannot find the working directory: {e}")))?,
         };
@@ -65,11 +65,7 @@ impl Settings {
             exe: self.exe.clone(),
             offline: self.offline,
             apt_root: "/etc/apt".into(),
-            proxies: Proxies {
-                http: either("http_proxy"),
-                https: either("https_proxy"),
-                none: either("no_proxy"),
-            },
+            proxies: Proxies { http: either("http_proxy"), https: either("https_proxy"), none: either("no_proxy") },
         }
     }
 }

@@ -122,10 +122,7 @@ pub(crate) fn check_name(project: &Project, name: &str) -> Result<(), OpsError> 
     if project.manifest.services.contains_key(name) {
         return Ok(());
     }
-    Err(OpsError::NoService {
-        name: name.to_owned(),
-        known: project.manifest.services.keys().cloned().collect(),
-    })
+    Err(OpsError::NoService { name: name.to_owned(), known: project.manifest.services.keys().cloned().collect() })
 }
 
 /// Brings services up: environments first, then the supervisor converges.
@@ -141,10 +138,8 @@ pub fn up(ctx: &Context<'_>, project: &mut Project, options: &UpOptions) -> Resu
     check_binds(project, &wanted)?;
     let keys: Vec<String> = wanted.iter().map(|name| format!("services.{name}")).collect();
     let realised = environment::realise(ctx, project, &keys, options.locked)?;
-    let addresses =
-        network::addresses(ctx, &project.id, project.manifest.services.keys().map(String::as_str))?;
-    let mut desired =
-        igloo_supervisor::Project { name: project.manifest.project.name.clone(), services: Vec::new() };
+    let addresses = network::addresses(ctx, &project.id, project.manifest.services.keys().map(String::as_str))?;
+    let mut desired = igloo_supervisor::Project { name: project.manifest.project.name.clone(), services: Vec::new() };
     for (name, realised) in wanted.iter().zip(&realised) {
         desired.services.push(plan::service(ctx, project, name, realised, &addresses)?);
     }
@@ -430,12 +425,7 @@ fn declared_port(port: &Port) -> String {
 }
 
 /// Stops everything; nothing of the project runs when this returns.
-pub fn down(
-    ctx: &Context<'_>,
-    project: &Project,
-    volumes: bool,
-    grace: Option<Duration>,
-) -> Result<Down, OpsError> {
+pub fn down(ctx: &Context<'_>, project: &Project, volumes: bool, grace: Option<Duration>) -> Result<Down, OpsError> {
     let mut done = Down { was_running: false, volumes: Vec::new() };
     if let Some(mut client) = connect(ctx, project)? {
         done.was_running = true;
@@ -474,12 +464,7 @@ fn remove_owned(ctx: &Context<'_>, project: &Project, path: &std::path::Path) ->
 }
 
 /// Acts on running services; all if none is named.
-pub fn act(
-    ctx: &Context<'_>,
-    project: &Project,
-    action: Action,
-    services: &[String],
-) -> Result<Vec<String>, OpsError> {
+pub fn act(ctx: &Context<'_>, project: &Project, action: Action, services: &[String]) -> Result<Vec<String>, OpsError> {
     for name in services {
         check_name(project, name)?;
     }

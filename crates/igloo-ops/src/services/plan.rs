@@ -46,7 +46,8 @@ pub(crate) fn service(
             interval: ready.interval,
         }),
     };
-    let setup = declared.setup.as_ref().map(|args| setup(ctx, project, name, declared, &container, args)).transpose()?;
+    let setup =
+        declared.setup.as_ref().map(|args| setup(ctx, project, name, declared, &container, args)).transpose()?;
     let ports = declared.ports.iter().map(|p| published(p, own)).collect();
     // Neighbours' names may come and go without a restart.
     let mut identity = container.clone();
@@ -104,11 +105,7 @@ fn container(
         gateway: Some(subnet.address),
         hosts: addresses.iter().map(|(name, address)| (name.clone(), *address)).collect(),
         nameservers: Vec::new(),
-        limits: Limits {
-            memory: declared.limits.memory,
-            cpus: declared.limits.cpus,
-            pids: declared.limits.pids,
-        },
+        limits: Limits { memory: declared.limits.memory, cpus: declared.limits.cpus, pids: declared.limits.pids },
         nofile: None,
         read_only: false,
     })
@@ -116,16 +113,24 @@ fn container(
 
 fn user(name: &str, declared: &Service, environment: &Environment) -> Result<igloo_env::User, OpsError> {
     let wanted = declared.content.user.as_deref().unwrap_or("root");
-    environment.lookup_user(wanted).or_else(|| {
-        // An environment without base-passwd still has the one user that every kernel knows.
-        (wanted == "root").then(|| igloo_env::User {
-            name: "root".into(), uid: 0, gid: 0, groups: Vec::new(), home: "/root".into(), shell: "/bin/sh".into(),
+    environment
+        .lookup_user(wanted)
+        .or_else(|| {
+            // An environment without base-passwd still has the one user that every kernel knows.
+            (wanted == "root").then(|| igloo_env::User {
+                name: "root".into(),
+                uid: 0,
+                gid: 0,
+                groups: Vec::new(),
+                home: "/root".into(),
+                shell: "/bin/sh".into(),
+            })
         })
-    }).ok_or_else(|| OpsError::NoUser {
-        service: name.to_owned(),
-        user: wanted.to_owned(),
-        known: environment.users.iter().map(|u| u.name.clone()).collect(),
-    })
+        .ok_or_else(|| OpsError::NoUser {
+            service: name.to_owned(),
+            user: wanted.to_owned(),
+            known: environment.users.iter().map(|u| u.name.clone()).collect(),
+        })
 }
 
 pub(crate) fn attrs(environment: &Environment) -> Vec<Attr> {
@@ -216,9 +221,9 @@ fn probe(
         Probe::Exec(args) => supervisor::Probe::Exec { args: args.clone() },
         Probe::Notify => supervisor::Probe::Notify,
         Probe::Log(pattern) => supervisor::Probe::Log { pattern: pattern.clone() },
-        Probe::Tcp { host, port } => supervisor::Probe::Tcp {
-            address: SocketAddr::new(resolve(host.as_deref().unwrap_or(service))?, *port),
-        },
+        Probe::Tcp { host, port } => {
+            supervisor::Probe::Tcp { address: SocketAddr::new(resolve(host.as_deref().unwrap_or(service))?, *port) }
+        }
         Probe::Http { url } => {
             let bad = || OpsError::ProbeUrl { service: service.to_owned(), url: url.clone() };
             let rest = url.strip_prefix("http://").ok_or_else(bad)?;

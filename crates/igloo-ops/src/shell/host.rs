@@ -185,9 +185,9 @@ pub(super) fn kind(ctx: &Context<'_>, kept: &Kept, command: &[String], directory
 }
 
 fn find(program: &str, path: &str) -> Option<PathBuf> {
-    path.split(':').map(|directory| Path::new(directory).join(program)).find(|candidate| {
-        fs::metadata(candidate).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-    })
+    path.split(':')
+        .map(|directory| Path::new(directory).join(program))
+        .find(|candidate| fs::metadata(candidate).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0))
 }
 
 fn variable(ctx: &Context<'_>, name: &str) -> Option<String> {

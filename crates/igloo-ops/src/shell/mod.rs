@@ -240,13 +240,7 @@ fn finish(
     Ok(Prepared { kind })
 }
 
-fn isolated(
-    ctx: &Context<'_>,
-    kept: &Kept,
-    isolation: Isolation,
-    command: &[String],
-    directory: &Path,
-) -> ShellSpec {
+fn isolated(ctx: &Context<'_>, kept: &Kept, isolation: Isolation, command: &[String], directory: &Path) -> ShellSpec {
     let isolation = match isolation {
         Isolation::Container => enter::Isolation::Container,
         _ => enter::Isolation::Pure,

@@ -16,6 +16,10 @@ pub fn run(args: &Args, settings: &Settings, ui: &Ui) -> Result<(), CommandError
     let ctx = settings.context(ui);
     let project = project::open(&ctx, &settings.directory)?;
     hook::allow(&ctx, &project, !args.revoke)?;
-    ui.say(format!("{} is {} on `cd`", project.directory.display(), if args.revoke { "no longer activated" } else { "activated" }));
+    ui.say(format!(
+        "{} is {} on `cd`",
+        project.directory.display(),
+        if args.revoke { "no longer activated" } else { "activated" }
+    ));
     Ok(())
 }

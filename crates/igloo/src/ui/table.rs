@@ -61,7 +61,8 @@ mod tests {
 
     #[test]
     fn sizes_have_three_digits() {
-        for (n, text) in [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (93_300_000, "93.3 MB"), (999_600, "1.00 MB")] {
+        for (n, text) in [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (93_300_000, "93.3 MB"), (999_600, "1.00 MB")]
+        {
             assert_eq!(bytes(n), text);
         }
     }

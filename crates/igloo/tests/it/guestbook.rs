@@ -162,7 +162,8 @@ restart = "no"
         if up.code() == Some(0) {
             let hog = person.igloo(&project, &["exec", "box", "bash", "-c", "a=x; while :; do a=$a$a; done"]);
             assert_ne!(hog.code(), Some(0), "{hog:?}");
-            let forks = person.igloo(&project, &["exec", "box", "bash", "-c", "for i in {1..40}; do sleep 5 & done; wait"]);
+            let forks =
+                person.igloo(&project, &["exec", "box", "bash", "-c", "for i in {1..40}; do sleep 5 & done; wait"]);
             assert!(forks.stderr().contains("fork"), "{forks:?}");
         } else {
             assert_ne!(person.name, "root", "{up:?}");
@@ -251,8 +252,9 @@ fn kill(pid: u32) {
 }
 
 fn is_alive(pid: u64) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !matches!(stat.rsplit(')').next().map(|s| s.trim_start().chars().next()), Some(Some('Z' | 'X'))))
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !matches!(stat.rsplit(')').next().map(|s| s.trim_start().chars().next()), Some(Some('Z' | 'X')))
+    })
 }
 
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {

@@ -96,7 +96,8 @@ fn every_template_locks() {
 #[test]
 fn both_systems_are_locked_side_by_side() {
     let person = &people()[0];
-    let manifest = MANIFEST.replace("name = \"locked\"", "name = \"both\"\nsystems = [\"x86_64-linux\", \"aarch64-linux\"]");
+    let manifest =
+        MANIFEST.replace("name = \"locked\"", "name = \"both\"\nsystems = [\"x86_64-linux\", \"aarch64-linux\"]");
     let project = person.project("both", &manifest);
     person.igloo(&project, &["lock"]).ok();
     let lock = fs::read_to_string(project.join("igloo.lock")).expect("lock");

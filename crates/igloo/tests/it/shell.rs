@@ -42,7 +42,15 @@ fn every_isolation_passes_exit_codes_environment_and_directory() {
             assert_eq!(shell(&["bash", "-c", "exit 5"]).code(), Some(5), "{} {isolation}", person.name);
             assert_eq!(shell(&["bash", "-c", "echo $GREETING"]).ok().trim(), "hello there");
             assert_eq!(shell(&["pwd"]).ok().trim(), project.to_string_lossy());
-            assert_eq!(shell(&["id", "-u"]).ok(), person.command("id").arg("-u").output().map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).expect("id"));
+            assert_eq!(
+                shell(&["id", "-u"]).ok(),
+                person
+                    .command("id")
+                    .arg("-u")
+                    .output()
+                    .map(|o| String::from_utf8_lossy(&o.stdout).into_owned())
+                    .expect("id")
+            );
             let missing = shell(&["no-such-command"]);
             assert_eq!(missing.code(), Some(127), "{missing:?}");
             assert!(missing.stderr().contains("no-such-command"), "{missing:?}");
@@ -51,7 +59,12 @@ fn every_isolation_passes_exit_codes_environment_and_directory() {
         let secret = project.parent().expect("home").join("secret");
         fs::write(&secret, "x").expect("write");
         let look = |isolation| {
-            person.igloo(&project, &["shell", "--isolation", isolation, "--", "test", "-e", secret.to_str().expect("path")]).code()
+            person
+                .igloo(
+                    &project,
+                    &["shell", "--isolation", isolation, "--", "test", "-e", secret.to_str().expect("path")],
+                )
+                .code()
         };
         assert_eq!((look("host"), look("pure"), look("container")), (Some(0), Some(1), Some(1)));
     }

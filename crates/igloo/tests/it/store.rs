@@ -37,9 +37,7 @@ fn the_store_verifies_collects_and_is_nixs() {
 
 fn nix_accepts(root: &std::path::Path) {
     let store = format!("local?root={}", root.display());
-    let nix = |words: &[&str]| {
-        Command::new("nix-store").args(["--store", &store]).args(words).output()
-    };
+    let nix = |words: &[&str]| Command::new("nix-store").args(["--store", &store]).args(words).output();
     let Ok(output) = nix(&["--verify", "--check-contents"]) else {
         println!("skipped: nix-store is not installed");
         return;

@@ -93,8 +93,7 @@ impl Person {
 
     /// `igloo` with these words, in a directory.
     pub fn igloo(&self, directory: &Path, words: &[&str]) -> Run {
-        let output =
-            self.command(base().join("igloo")).args(words).current_dir(directory).output().expect("run igloo");
+        let output = self.command(base().join("igloo")).args(words).current_dir(directory).output().expect("run igloo");
         Run { what: format!("{}: igloo {}", self.name, words.join(" ")), output }
     }
 
