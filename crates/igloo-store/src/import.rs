@@ -35,13 +35,15 @@ struct State {
     /// Nobody waits for results any more.
     stopped: bool,
     submitted: u64,
+    /// Bytes unpacked since the disk was last told to write.
+    unwritten: u64,
     done: Vec<(u64, Sha256, Result<Outcome, StoreError>)>,
 }
 
 #[derive(Debug)]
 enum Outcome {
     Known(StorePath),
-    New(Staged),
+    New(Box<Staged>),
 }
 
 #[derive(Debug)]
@@ -98,9 +100,36 @@ impl Shared {
             let mut state = self.lock();
             // One that failed ends them all.
             state.stopped |= outcome.is_err();
+            if let Ok(Outcome::New(staged)) = &outcome {
+                state.unwritten += staged.info().nar_size;
+            }
             state.done.push((job.number, job.deb.sha256, outcome));
             drop(state);
             self.changed.notify_all();
+        }
+    }
+}
+
+/// So much is worth the disk's while.
+const BATCH: u64 = 64 << 20;
+
+impl Shared {
+    /// Has the disk write while archives are being unpacked, so that little is left to wait for at the end.
+    fn write_out(&self, store: &Store) {
+        let mut state = self.lock();
+        loop {
+            if state.stopped || state.closed && state.queue.is_empty() {
+                return;
+            }
+            if state.unwritten < BATCH {
+                state = self.wait(state);
+                continue;
+            }
+            state.unwritten = 0;
+            drop(state);
+            // What fails here fails again when it matters.
+            let _ = store.sync();
+            state = self.lock();
         }
     }
 }
@@ -151,7 +180,7 @@ impl Importer {
                 Outcome::Known(path) => drop(paths.insert(sha256, path)),
                 Outcome::New(one) => {
                     paths.insert(sha256, one.path().clone());
-                    staged.push(one);
+                    staged.push(*one);
                 }
             }
         }
@@ -181,16 +210,16 @@ impl Store {
     /// Starts threads (0: one a core) that unpack archives as they arrive.
     pub fn importer(&self, threads: usize) -> Importer {
         let shared = Arc::new(Shared::default());
-        let threads = (0..crate::threads(threads))
-            .map(|_| {
-                let (store, shared) = (self.clone(), Arc::clone(&shared));
-                std::thread::spawn(move || {
-                    let guard = StopOnPanic(&shared);
-                    shared.work(&store);
-                    std::mem::forget(guard);
-                })
+        let start = |run: fn(&Shared, &Store)| {
+            let (store, shared) = (self.clone(), Arc::clone(&shared));
+            std::thread::spawn(move || {
+                let guard = StopOnPanic(&shared);
+                run(&shared, &store);
+                std::mem::forget(guard);
             })
-            .collect();
+        };
+        let mut threads: Vec<_> = (0..crate::threads(threads)).map(|_| start(Shared::work)).collect();
+        threads.push(start(Shared::write_out));
         Importer { store: self.clone(), shared, threads }
     }
 
@@ -215,7 +244,7 @@ impl Store {
                 return Ok(Outcome::Known(path));
             }
         }
-        self.stage_deb(deb).map(Outcome::New)
+        Ok(Outcome::New(Box::new(self.stage_deb(deb)?)))
     }
 }
 

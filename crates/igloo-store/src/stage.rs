@@ -76,7 +76,6 @@ impl Store {
         if staged.is_empty() {
             return Ok(Vec::new());
         }
-        let staging = self.writer()?;
         let layout = self.layout();
         let _no_collection = self.gc_shared()?;
         self.temp_roots().add(staged.iter().map(Staged::path))?;
@@ -99,7 +98,7 @@ impl Store {
             self.put(one)?;
         }
         if !new.is_empty() {
-            rustix::fs::syncfs(staging.file().as_fd()).at("write to the disk", &layout.store)?;
+            self.sync()?;
             let infos: Vec<&PathInfo> = new.iter().map(|s| &s.info).collect();
             self.db()?.register(&infos)?;
         }
@@ -110,6 +109,12 @@ impl Store {
             }
         }
         Ok(staged.iter().map(|s| s.info.clone()).collect())
+    }
+
+    /// Waits until the disk has everything that was written.
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        let staging = self.writer()?;
+        Ok(rustix::fs::syncfs(staging.file().as_fd()).at("write to the disk", &self.layout().store)?)
     }
 
     /// Moves an object to its place. Until it is registered, it is garbage there.

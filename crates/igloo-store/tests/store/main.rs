@@ -1,5 +1,6 @@
 //! The store, with archives made by hand, other processes, and real Nix.
 #![allow(missing_docs)]
+#![allow(clippy::print_stdout, clippy::print_stderr)] // helpers answer, and what is skipped is said
 
 mod collect;
 mod crash;
