@@ -1,8 +1,9 @@
 //! Bytes from one socket to the other and back, with half-close and back-pressure.
 //!
-//! Each direction begins with a small buffer; one that turns out to carry much goes on with `splice(2)`, which moves
-//! pages instead of copying them. So an idle connection costs two descriptors and 16 KiB, a busy one six and the
-//! memory bandwidth of a proxy that isn't there.
+//! Each direction begins with a small buffer; one that turns out to carry much goes on with `splice(2)`. So an idle
+//! connection costs two descriptors and 32 KiB, a busy one six descriptors. On loopback `examples/throughput.rs` gave
+//! 0.18 to 0.22 s of our processor time per GB, against 0.30 to 0.44 s with plain buffers of 256 KiB (eight runs each,
+//! in turns, on a machine with two busy cores; the rate itself did not differ, it is the peers that limit it there).
 
 use std::io;
 use std::os::fd::OwnedFd;
