@@ -1,5 +1,6 @@
 //! `igloo __supervise`: the process that keeps one project's services.
 
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use igloo_base::dirs::ProjectId;
@@ -17,27 +18,13 @@ use crate::unit::{ContainerUnit, Payload};
 pub fn supervise(ctx: &Context<'_>, project: &str) -> Result<(), OpsError> {
     let id = ProjectId(project.to_owned());
     let startup = Startup::begin()?;
-    let runtime = ctx.dirs.project_runtime(&id);
-    let Some((_ownership, listener)) = Ownership::acquire(&runtime)? else {
-        startup.ready();
-        return Ok(());
-    };
-    let state = ctx.dirs.project_state(&id);
-    let logs = state.join("logs");
-    create_dirs(&logs)?;
-    // Before the supervisor has threads: the sandbox dies with the thread that started it.
-    let config = SandboxConfig {
-        exe: ctx.exe.clone(),
-        store_root: ctx.dirs.store_root().to_owned(),
-        run_dir: runtime.join("sandbox"),
-        project: id.0.clone(),
-        subnet: Some(network::subnet(&id)),
-        identity: None,
-    };
-    let sandbox = match Sandbox::start(&config) {
-        Ok(sandbox) => Arc::new(sandbox),
+    let (_ownership, listener, sandbox) = match prepare(ctx, &id) {
+        Ok(Some(prepared)) => prepared,
+        Ok(None) => {
+            startup.ready();
+            return Ok(());
+        }
         Err(e) => {
-            let e = OpsError::from(e);
             startup.failed(&crate::error::chain(&e));
             return Err(e);
         }
@@ -48,5 +35,22 @@ pub fn supervise(ctx: &Context<'_>, project: &str) -> Result<(), OpsError> {
             .map_err(|e| UnitError::because("the container's description makes no sense", e))?;
         Ok(Box::new(ContainerUnit { sandbox: Arc::clone(&sandbox), payload }))
     };
-    Ok(igloo_supervisor::serve(listener, Box::new(make_unit), &logs, &state)?)
+    let state = ctx.dirs.project_state(&id);
+    Ok(igloo_supervisor::serve(listener, Box::new(make_unit), &state.join("logs"), &state)?)
+}
+
+/// Everything that can fail: the project's lock, its directories, its sandbox.
+fn prepare(ctx: &Context<'_>, id: &ProjectId) -> Result<Option<(Ownership, UnixListener, Arc<Sandbox>)>, OpsError> {
+    let runtime = ctx.dirs.project_runtime(id);
+    let Some((ownership, listener)) = Ownership::acquire(&runtime)? else { return Ok(None) };
+    create_dirs(ctx.dirs.project_state(id).join("logs"))?;
+    let sandbox = Sandbox::start(&SandboxConfig {
+        exe: ctx.exe.clone(),
+        store_root: ctx.dirs.store_root().to_owned(),
+        run_dir: runtime.join("sandbox"),
+        project: id.0.clone(),
+        subnet: Some(network::subnet(id)),
+        identity: None,
+    })?;
+    Ok(Some((ownership, listener, Arc::new(sandbox))))
 }
