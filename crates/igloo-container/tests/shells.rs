@@ -12,6 +12,8 @@ mod enter;
 mod fixture;
 #[path = "shells/kernel.rs"]
 mod kernel;
+#[path = "shells/service.rs"]
+mod service;
 #[path = "shells/terminal.rs"]
 mod terminal;
 
@@ -23,6 +25,9 @@ type Case = (&'static str, fn(&Fixture) -> Result<(), Skip>);
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|a| a == "__sandbox") {
+        return igloo_container::sandbox_main();
+    }
     if args.first().is_some_and(|a| a == "--act") {
         return acts::act(&args[1..]);
     }
@@ -37,7 +42,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
-    let cases: Vec<Case> = [enter::CASES, terminal::CASES, kernel::CASES].concat();
+    let cases: Vec<Case> = [enter::CASES, terminal::CASES, kernel::CASES, service::CASES].concat();
     let mut failed = 0;
     for (name, case) in cases.iter().filter(|(n, _)| filters.is_empty() || filters.iter().any(|f| n.contains(*f))) {
         match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| case(&fixture))) {
