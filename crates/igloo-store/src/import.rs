@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use igloo_base::{Reporter, Sha256, Task, Unit};
 use igloo_formats::nix::StorePath;
@@ -35,8 +36,8 @@ struct State {
     /// Nobody waits for results any more.
     stopped: bool,
     submitted: u64,
-    /// Bytes unpacked since the disk was last told to write.
-    unwritten: u64,
+    /// Size of all archives submitted.
+    bytes: u64,
     done: Vec<(u64, Sha256, Result<Outcome, StoreError>)>,
 }
 
@@ -100,9 +101,6 @@ impl Shared {
             let mut state = self.lock();
             // One that failed ends them all.
             state.stopped |= outcome.is_err();
-            if let Ok(Outcome::New(staged)) = &outcome {
-                state.unwritten += staged.info().nar_size;
-            }
             state.done.push((job.number, job.deb.sha256, outcome));
             drop(state);
             self.changed.notify_all();
@@ -110,23 +108,22 @@ impl Shared {
     }
 }
 
-/// So much is worth the disk's while.
-const BATCH: u64 = 64 << 20;
+/// From so many bytes of archives on, the disk is told to write early.
+const LARGE: u64 = 8 << 20;
+/// And so often.
+const PERIOD: Duration = Duration::from_millis(100);
 
 impl Shared {
     /// Has the disk write while archives are being unpacked, so that little is left to wait for at the end.
     fn write_out(&self, store: &Store) {
         let mut state = self.lock();
-        loop {
-            if state.stopped || state.closed && state.queue.is_empty() {
-                return;
-            }
-            if state.unwritten < BATCH {
+        while !(state.stopped || state.closed && state.done.len() as u64 == state.submitted) {
+            if state.bytes < LARGE {
                 state = self.wait(state);
                 continue;
             }
-            state.unwritten = 0;
             drop(state);
+            std::thread::sleep(PERIOD);
             // What fails here fails again when it matters.
             let _ = store.sync();
             state = self.lock();
@@ -140,6 +137,7 @@ impl Importer {
         let mut state = self.shared.lock();
         let number = state.submitted;
         state.submitted += 1;
+        state.bytes += deb.size;
         state.queue.push(Job { number, deb });
         drop(state);
         self.shared.changed.notify_all();

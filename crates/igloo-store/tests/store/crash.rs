@@ -31,7 +31,7 @@ fn a_kill_at_any_instant_leaves_a_sound_store() {
             .stdout(Stdio::null())
             .spawn()
             .expect("spawn");
-        std::thread::sleep(Duration::from_millis(20 + u64::from(kills * 37 % 180)));
+        std::thread::sleep(Duration::from_millis(50 + u64::from(kills * 37 % 300)));
         assert!(child.try_wait().expect("wait").is_none(), "it died by itself");
         child.kill().expect("kill");
         child.wait().expect("wait");
