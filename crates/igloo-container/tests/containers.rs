@@ -1,5 +1,5 @@
 //! Real containers, in each identity mode that this machine allows. Needs `busybox` linked statically (package
-//! busybox-static); run by root, the modes of ordinary users are tested as the user `igl` if there is one.
+//! busybox-static); run by root, the modes of ordinary users are tested as the user `igloo-test` if there is one.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::exit, missing_docs, unreachable_pub)]
 
 #[path = "containers/cases.rs"]
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
                 command.arg(&filter).uid(uid).gid(gid).env_clear().current_dir("/");
                 ok &= command.status().unwrap().success();
             }
-            None => println!("Skipped: modes of ordinary users, there is no user `igl`"),
+            None => println!("Skipped: modes of ordinary users, there is no user `igloo-test`"),
         }
     }
     if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }

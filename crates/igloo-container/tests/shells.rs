@@ -1,7 +1,7 @@
 //! Environments entered for real, as root and as an ordinary user, with a root made of busybox.
 //!
 //! A program of its own, since entering needs a process with a single thread: it starts itself again for each case.
-//! Cases that this machine can't run are told as skipped. `IGLOO_TEST_USER` names the ordinary user (`igl`).
+//! Cases that this machine can't run are told as skipped. `IGLOO_TEST_USER` names the ordinary user (`igloo-test`).
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 #[path = "shells/acts.rs"]

@@ -12,7 +12,7 @@ use crate::triggers::{accounts, alternatives, certificates, diversions, dpkg, et
 use crate::union::Union;
 use crate::{EnvError, Identities, Member, TRIGGERS, recipes};
 
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/games";
 
 /// What an environment is beside its packages.
 #[derive(Debug, Clone, Default)]

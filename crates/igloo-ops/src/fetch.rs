@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use igloo_base::file::create_dirs;
-use igloo_base::{Sha256, System};
+use igloo_base::file::{FileLock, create_dirs, remove_tree};
+use igloo_base::{Event, Sha256, System};
 use igloo_formats::nix::StorePath;
 use igloo_manifest::Lock;
 use igloo_manifest::lock::LockedPackage;
 use igloo_remote::apt::machine::Machine;
 use igloo_remote::{Download, Freshness, file_url};
-use igloo_store::{DebId, DebSource, Store};
+use igloo_store::{DebId, DebSource, Store, StoreError};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -89,7 +89,34 @@ pub(crate) fn objects(
     Ok(objects)
 }
 
+/// Fetches and unpacks. A file of the cache that turns out to be damaged is fetched again, once.
 fn bring(
+    ctx: &Context<'_>,
+    project: &Project,
+    store: &Store,
+    missing: &[&LockedPackage],
+) -> Result<BTreeMap<Sha256, StorePath>, OpsError> {
+    let mut mended = BTreeSet::new();
+    loop {
+        let error = match bring_once(ctx, project, store, missing) {
+            Err(OpsError::Store(error)) => error,
+            other => return other,
+        };
+        let (StoreError::DebSize { path, .. } | StoreError::DebDigest { path, .. } | StoreError::Deb { path, .. }) =
+            &error
+        else {
+            return Err(error.into());
+        };
+        if ctx.offline || !path.starts_with(ctx.dirs.debs()) || !mended.insert(path.clone()) {
+            return Err(error.into());
+        }
+        ctx.reporter
+            .event(Event::Warning { text: crate::error::chain(&error), hint: Some("it is fetched again".to_owned()) });
+        remove_tree(path)?;
+    }
+}
+
+fn bring_once(
     ctx: &Context<'_>,
     project: &Project,
     store: &Store,
@@ -97,6 +124,7 @@ fn bring(
 ) -> Result<BTreeMap<Sha256, StorePath>, OpsError> {
     let cache = ctx.dirs.debs();
     create_dirs(&cache)?;
+    let _in_use = FileLock::shared(cache.join(LOCK))?;
     // Largest first: they take longest to unpack.
     let mut missing = missing.to_vec();
     missing.sort_by_key(|p| std::cmp::Reverse(p.size));
@@ -173,6 +201,9 @@ fn addresses(
     }
     Ok(addresses)
 }
+
+/// Held by those who use downloads, so that `gc` doesn't take them away.
+pub(crate) const LOCK: &str = ".lock";
 
 /// How new an index must be for a lock to be made from it without asking again.
 pub(crate) const FRESH: Freshness = Freshness::MaxAge(Duration::from_secs(3600));

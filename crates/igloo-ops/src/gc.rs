@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use igloo_base::dirs::ProjectId;
-use igloo_base::file::{read_optional, remove_tree};
+use igloo_base::file::{FileLock, read_optional, remove_tree};
 use igloo_formats::nix::StorePath;
 use igloo_store::Store;
 use igloo_supervisor::daemon;
@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::OpsError;
+use crate::fetch;
 use crate::project::MANIFEST;
 use crate::unit::Payload;
 
@@ -57,7 +58,13 @@ pub fn collect(ctx: &Context<'_>, dry_run: bool) -> Result<Collected, OpsError> 
     let mut deleted: Vec<(String, u64)> = report.dead.iter().map(|(p, size)| (p.full(), *size)).collect();
     deleted.extend(report.orphans.iter().cloned());
     let mut freed = report.freed;
-    for (path, size) in unused_debs(ctx)? {
+    // Whoever fetches right now needs the downloads for a moment longer.
+    let idle = match ctx.dirs.debs().is_dir() {
+        true => FileLock::try_exclusive(ctx.dirs.debs().join(fetch::LOCK))?,
+        false => None,
+    };
+    let downloads = if idle.is_some() { unused_debs(ctx)? } else { Vec::new() };
+    for (path, size) in downloads {
         freed += size;
         if !dry_run {
             remove_tree(&path)?;

@@ -57,7 +57,7 @@ impl Fixture {
         fs::write(base.join("usr/bin/not-executable"), "").unwrap();
         let mut this = Self { dir, exe, users: Vec::new() };
         let own = rustix::process::geteuid().as_raw();
-        let ordinary = std::env::var("IGLOO_TEST_USER").unwrap_or_else(|_| "igl".into());
+        let ordinary = std::env::var("IGLOO_TEST_USER").unwrap_or_else(|_| "igloo-test".into());
         if own == 0 {
             this.add_user("root", 0, true);
             match lookup(&ordinary) {

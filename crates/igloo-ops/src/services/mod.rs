@@ -151,7 +151,6 @@ pub fn up(ctx: &Context<'_>, project: &mut Project, options: &UpOptions) -> Resu
         settle_setup(service)?;
         remember(ctx, project, service)?;
     }
-    let mut client = start_supervisor(ctx, project)?;
     let task = igloo_base::Task::start(
         ctx.reporter,
         format!("start {}", project.manifest.project.name),
@@ -159,16 +158,23 @@ pub fn up(ctx: &Context<'_>, project: &mut Project, options: &UpOptions) -> Resu
         Unit::Items,
     );
     let mut ready = BTreeSet::new();
-    let settled = client.apply(
-        &desired,
-        ApplyOptions { remove_orphans, wait: options.wait, timeout: Some(options.timeout) },
-        &mut |event| {
-            if event.state == State::Ready && ready.insert(event.service.clone()) {
-                task.advance(1);
-            }
-            tell(ctx, event);
-        },
-    )?;
+    let mut on_event = |event: &ServiceEvent| {
+        if event.state == State::Ready && ready.insert(event.service.clone()) {
+            task.advance(1);
+        }
+        tell(ctx, event);
+    };
+    let apply = ApplyOptions { remove_orphans, wait: options.wait, timeout: Some(options.timeout) };
+    let mut tries = 0;
+    let (mut client, settled) = loop {
+        let mut client = start_supervisor(ctx, project)?;
+        match client.apply(&desired, apply, &mut on_event) {
+            Ok(settled) => break (client, settled),
+            // A supervisor that was just ending: `up` during `down`.
+            Err(ClientError::Gone) if tries < 3 => tries += 1,
+            Err(e) => return Err(e.into()),
+        }
+    };
     drop(task);
     if options.wait {
         check_settled(&settled)?;
@@ -266,7 +272,8 @@ fn remember(ctx: &Context<'_>, project: &Project, service: &igloo_supervisor::Se
 fn connect(ctx: &Context<'_>, project: &Project) -> Result<Option<Client>, OpsError> {
     match Client::connect(&daemon::socket_path(&ctx.dirs.project_runtime(&project.id))) {
         Ok(client) => Ok(Some(client)),
-        Err(ClientError::NotRunning { .. }) => Ok(None),
+        // One that ends while it is greeted is as good as gone.
+        Err(ClientError::NotRunning { .. } | ClientError::Gone) => Ok(None),
         Err(e) => Err(e.into()),
     }
 }
@@ -369,13 +376,19 @@ fn shown(ctx: &Context<'_>, project: &Project, status: &ServiceStatus) -> Shown 
         name: status.name.clone(),
         state: status.state.word().to_owned(),
         detail,
-        since: Some(igloo_supervisor::time::format_ns(status.since_ms.saturating_mul(1_000_000))),
+        since: Some(to_the_second(status.since_ms)),
         pid: status.pid,
         restarts: status.restarts,
         address: address.map(|a| a.to_string()),
         ports: status.ports.iter().map(port).collect(),
         urls: status.ports.iter().filter(|p| p.bound).map(|p| url(project, p)).collect(),
     }
+}
+
+/// RFC 3339, UTC, as people read it.
+fn to_the_second(ms: u64) -> String {
+    let text = igloo_supervisor::time::format_ns(ms.saturating_mul(1_000_000));
+    text.split('.').next().map(|seconds| format!("{seconds}Z")).unwrap_or(text.clone())
 }
 
 fn port(port: &PortStatus) -> String {
@@ -429,7 +442,11 @@ pub fn down(ctx: &Context<'_>, project: &Project, volumes: bool, grace: Option<D
     let mut done = Down { was_running: false, volumes: Vec::new() };
     if let Some(mut client) = connect(ctx, project)? {
         done.was_running = true;
-        client.down(grace, &mut |event| tell(ctx, event))?;
+        match client.down(grace, &mut |event| tell(ctx, event)) {
+            // Somebody else's `down` was first.
+            Ok(_) | Err(ClientError::Gone) => {}
+            Err(e) => return Err(e.into()),
+        }
     }
     // The lock is free when the supervisor, and with it the kernel's clean-up, is done.
     let runtime = ctx.dirs.project_runtime(&project.id);

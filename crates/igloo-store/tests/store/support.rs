@@ -176,7 +176,7 @@ pub(crate) fn helper(helper: &str, args: &[(&str, &str)]) -> Command {
 
 /// The ordinary user of this machine, if we may become it.
 pub(crate) fn as_ordinary_user(command: &mut Command) -> bool {
-    let id = Command::new("id").args(["-u", "igl"]).output().ok().filter(|o| o.status.success());
+    let id = Command::new("id").args(["-u", "igloo-test"]).output().ok().filter(|o| o.status.success());
     let uid = id.and_then(|o| String::from_utf8(o.stdout).ok()).and_then(|t| t.trim().parse::<u32>().ok());
     match uid {
         Some(uid) if is_root() => {
@@ -184,7 +184,7 @@ pub(crate) fn as_ordinary_user(command: &mut Command) -> bool {
             true
         }
         _ => {
-            skip("this needs root and a user called igl");
+            skip("this needs root and a user called igloo-test");
             false
         }
     }

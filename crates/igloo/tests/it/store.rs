@@ -1,8 +1,6 @@
 //! The store as igloo and as real Nix see it.
 
-use std::process::Command;
-
-use crate::world::people;
+use crate::world::{Person, people};
 
 const MANIFEST: &str = r#"
 [project]
@@ -31,17 +29,44 @@ fn the_store_verifies_collects_and_is_nixs() {
         person.igloo(&project, &["gc"]).ok();
         person.igloo(&project, &["--offline", "shell", "--", "git", "--version"]).ok();
 
-        nix_accepts(&person.store());
+        nix_accepts(&person);
     }
 }
 
-fn nix_accepts(root: &std::path::Path) {
-    let store = format!("local?root={}", root.display());
-    let nix = |words: &[&str]| Command::new("nix-store").args(["--store", &store]).args(words).output();
+/// As the store's owner: what root touches there would not be his any more.
+fn nix_accepts(person: &Person) {
+    let store = format!("local?root={}", person.store().display());
+    let nix = |words: &[&str]| person.command("nix-store").args(["--store", &store]).args(words).output();
     let Ok(output) = nix(&["--verify", "--check-contents"]) else {
         println!("skipped: nix-store is not installed");
         return;
     };
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && !said.contains("error"), "{said}");
+}
+
+/// A cache is only a cache: what is damaged in it is fetched again, and offline it is told.
+#[test]
+fn a_damaged_download_is_fetched_again() {
+    let person = &people()[0];
+    let project = person.project("damaged", &MANIFEST.replace("\"jq\", \"git\"", "\"hello\", \"sl\""));
+    person.igloo(&project, &["lock"]).ok();
+    let lock = std::fs::read_to_string(project.join("igloo.lock")).expect("lock");
+    let hello = lock.split("[[package]]").find(|p| p.contains("name = \"hello\"")).expect("hello");
+    let field = |name: &str| {
+        let line = hello.lines().find(|l| l.starts_with(&format!("{name} = "))).expect(name);
+        line.split('=').nth(1).expect(name).trim().trim_matches('"').to_owned()
+    };
+    let size: usize = field("size").parse().expect("size");
+    let debs = person.cache().join("debs");
+    let output = person.command("mkdir").arg("-p").arg(&debs).output().expect("mkdir");
+    assert!(output.status.success());
+    let file = debs.join(format!("{}.deb", field("sha256")));
+    std::fs::write(&file, vec![b'x'; size]).expect("write");
+    let said = person.igloo(&project, &["--offline", "fetch"]).fails();
+    assert!(said.contains("not on this machine") || said.contains("deb"), "{said}");
+    let run = person.igloo(&project, &["fetch"]);
+    assert!(run.stderr().contains("fetched again"), "{run:?}");
+    run.ok();
+    assert_eq!(person.igloo(&project, &["shell", "--", "hello"]).ok().trim(), "Hello, world!");
 }

@@ -132,18 +132,9 @@ impl Person {
         self.home.join("data")
     }
 
-    /// Processes that belong to this person's projects: the supervisor, sandboxes and all that is in them.
-    pub fn processes(&self, project: &Path) -> Vec<u32> {
-        let listed = fs::read_dir("/proc").expect("list /proc");
-        let directory = project.to_string_lossy().into_owned();
-        listed
-            .filter_map(|e| e.ok()?.file_name().to_str()?.parse::<u32>().ok())
-            .filter(|pid| {
-                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                let line = String::from_utf8_lossy(&line);
-                line.contains(&directory)
-            })
-            .collect()
+    /// Where this person's downloads are.
+    pub fn cache(&self) -> PathBuf {
+        self.home.join("cache")
     }
 }
 
