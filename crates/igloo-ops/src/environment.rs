@@ -180,6 +180,7 @@ fn assemble_all(
     lock.groups = identities.groups.clone();
     lock.scripts = project.manifest.scripts.iter().map(|(p, d)| (p.clone(), d.name().to_owned())).collect();
     lock.triggers = igloo_env::TRIGGERS;
+    lock.unpack = igloo_store::UNPACK;
     let mut environments = Vec::new();
     for key in keys {
         environments.push(assemble(project, store, &lock, &identities, key)?);

@@ -27,8 +27,10 @@ pub(crate) struct Payload {
 pub(crate) struct SetupVolumes {
     /// Written before the step runs for the first time.
     pub(crate) begun: PathBuf,
-    /// The service's own writable volumes.
+    /// The service's writable volumes; the step is needed only while all are empty.
     pub(crate) volumes: Vec<PathBuf>,
+    /// Those that no other service has: the ones to empty.
+    pub(crate) own: Vec<PathBuf>,
 }
 
 /// A service's container, not running.
@@ -55,7 +57,7 @@ impl ContainerUnit {
     fn start_over(&self, setup: &SetupVolumes) -> Result<(), UnitError> {
         let because = |e| UnitError::because("cannot prepare the setup step", e);
         if read_optional(&setup.begun).map_err(because)?.is_some() {
-            for volume in &setup.volumes {
+            for volume in &setup.own {
                 self.sandbox
                     .remove_tree(volume)
                     .map_err(|e| UnitError::because(format!("cannot empty `{}`", volume.display()), e))?;

@@ -240,7 +240,7 @@ fn attrs(lab: &Lab) {
             // Through a link, and into the root however far it points.
             dir("/srv/data/up", 0o711, 0, 0),
         ],
-        workdir: "/work/here".into(),
+        workdir: "/srv/here".into(),
         user: User { uid: 999, gid: 998, ..User::default() },
         ..lab.sh(
             "attrs",

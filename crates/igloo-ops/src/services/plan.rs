@@ -178,18 +178,23 @@ fn setup(
     container: &ContainerSpec,
     args: &[String],
 ) -> Result<Setup, OpsError> {
-    let volumes: Vec<PathBuf> = declared
-        .volumes
-        .iter()
-        .filter_map(|v| match v {
-            Volume::Named { name, read_only: false, .. } => Some(volume_path(ctx, project, name)),
+    // A volume that another service has, too, may hold that one's data: it is never emptied.
+    let shared = |volume: &str| {
+        let others = project.manifest.services.iter().filter(|(other, _)| *other != name);
+        others.flat_map(|(_, s)| &s.volumes).any(|v| matches!(v, Volume::Named { name, .. } if name == volume))
+    };
+    let names = || {
+        declared.volumes.iter().filter_map(|v| match v {
+            Volume::Named { name, read_only: false, .. } => Some(name),
             _ => None,
         })
-        .collect();
+    };
+    let volumes: Vec<PathBuf> = names().map(|v| volume_path(ctx, project, v)).collect();
+    let own = names().filter(|v| !shared(v)).map(|v| volume_path(ctx, project, v)).collect();
     let directory = ctx.dirs.volumes(&project.id);
     let payload = Payload {
         container: ContainerSpec { args: args.to_vec(), address: None, gateway: None, ..container.clone() },
-        setup: Some(SetupVolumes { begun: directory.join(format!(".setup-{name}.begun")), volumes }),
+        setup: Some(SetupVolumes { begun: directory.join(format!(".setup-{name}.begun")), volumes, own }),
     };
     Ok(Setup {
         unit: serde_json::to_value(payload).map_err(OpsError::Json)?,
