@@ -1,7 +1,8 @@
-//! Other people's formats: Debian's and Nix's, bytes to types and back.
+//! Other people's formats: Debian's, Nix's and the OCI's, bytes to types and back.
 //!
 //! Takes bytes or a `Read`, gives typed values. Never opens a file, never talks to a network, never trusts a
 //! length: every one of them is capped, since all that is read here was written by somebody else.
 
 pub mod deb;
 pub mod nix;
+pub mod oci;

@@ -7,6 +7,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 const LADDER: &[(&str, u32)] = &[
     ("igloo", 7),
     ("igloo-ops", 5),
+    ("igloo-image", 4),
     ("igloo-container", 4),
     ("igloo-supervisor", 4),
     ("igloo-store", 3),
