@@ -2,18 +2,20 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ureq::http::Uri;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::transport::{Connector, DefaultConnector, TcpConnector};
-use ureq::{Agent, Proxy};
+use ureq::{Agent, AsSendBody, Proxy};
 
 use crate::RemoteError;
 use crate::apt::conf::AptConfig;
 
+pub(crate) mod base64;
+mod certs;
 mod forward;
 mod resolve;
 pub(crate) mod url;
@@ -72,12 +74,47 @@ pub struct Client {
 struct Inner {
     config: Config,
     apt: AptConfig,
+    /// Longest silence while an answer or its content is awaited.
+    idle: Duration,
+    /// This machine itself is asked directly, whatever proxy is set.
+    loopback_direct: bool,
+    /// Where authorities and identities of single hosts are, as registries have them.
+    certs: Option<PathBuf>,
     roots: OnceLock<RootCerts>,
     /// By proxy and by whether TLS is needed; the authorities are read only for the latter.
-    agents: Mutex<HashMap<(Option<String>, bool), Agent>>,
+    agents: Mutex<HashMap<AgentKey, Agent>>,
     /// Connections in use by host.
     busy: Mutex<HashMap<String, usize>>,
     freed: Condvar,
+}
+
+/// What decides which connections may serve a request.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct AgentKey {
+    proxy: Option<String>,
+    tls: bool,
+    /// `host[:port]`, when it has certificates of its own.
+    own: Option<String>,
+}
+
+/// What goes along with a request.
+pub(crate) enum Content<'a> {
+    /// Nothing, as with GET and HEAD.
+    None,
+    /// Bytes in memory; none at all for a POST without content.
+    Bytes(&'a [u8]),
+    /// So many bytes of a reader, which must fail rather than end early.
+    Stream(&'a mut dyn Read, u64),
+}
+
+/// One request, no redirection followed.
+pub(crate) struct Ask<'a> {
+    pub(crate) method: ureq::http::Method,
+    pub(crate) url: &'a str,
+    pub(crate) headers: &'a [(&'a str, &'a str)],
+    pub(crate) content: Content<'a>,
+    /// How long the whole of the answer's content may take; without, only each pause is limited.
+    pub(crate) whole: Option<Duration>,
 }
 
 impl std::fmt::Debug for Client {
@@ -95,8 +132,17 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    pub(crate) fn is_redirection(&self) -> bool {
+        matches!(self.status, 301 | 302 | 303 | 307 | 308)
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// All values of a header that are text.
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.headers.get_all(name).into_iter().filter_map(|v| v.to_str().ok())
     }
 
     pub(crate) fn length(&self) -> Option<u64> {
@@ -127,6 +173,20 @@ impl Drop for Permit {
     }
 }
 
+/// Sends one request.
+fn call(
+    agent: &Agent,
+    request: ureq::http::request::Builder,
+    body: impl AsSendBody,
+    whole: Option<Duration>,
+) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+    let request = request.body(body)?;
+    match whole {
+        Some(_) => agent.run(agent.configure_request(request).timeout_recv_body(whole).build()),
+        None => agent.run(request),
+    }
+}
+
 /// The maps are consistent between any two statements, so that a panic elsewhere does not spoil them.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -136,15 +196,28 @@ impl Client {
     /// A client with these settings. Reads apt's settings, opens no connection.
     pub fn new(config: Config) -> Result<Self, RemoteError> {
         let apt = AptConfig::read(&config.etc_apt)?;
+        Ok(Self::with(config, apt, IDLE, false, None))
+    }
+
+    /// A client for registries: apt's proxies are none of their business, but some hosts have certificates of their
+    /// own below `certs`.
+    pub(crate) fn for_registries(config: Config, idle: Duration, certs: Option<PathBuf>) -> Self {
+        Self::with(config, AptConfig::default(), idle, true, certs)
+    }
+
+    fn with(config: Config, apt: AptConfig, idle: Duration, loopback_direct: bool, certs: Option<PathBuf>) -> Self {
         let inner = Inner {
             config,
             apt,
+            idle,
+            loopback_direct,
+            certs,
             roots: OnceLock::new(),
             agents: Mutex::default(),
             busy: Mutex::default(),
             freed: Condvar::new(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Self { inner: Arc::new(inner) }
     }
 
     /// The settings.
@@ -160,25 +233,41 @@ impl Client {
     pub(crate) fn get(&self, url: &str, headers: &[(&str, &str)]) -> Result<Answer, RemoteError> {
         let mut at = url.to_owned();
         for _ in 0..=MAX_REDIRECTS {
-            let uri = url::parse(&at)?;
-            let permit = self.permit(url::host(&uri));
-            let agent = self.agent(&uri)?;
-            let mut request = agent.get(&uri);
-            for (name, value) in headers {
-                request = request.header(*name, *value);
+            let content = Content::None;
+            let ask = Ask { method: ureq::http::Method::GET, url: &at, headers, content, whole: None };
+            let answer = self.exchange(ask)?;
+            if !answer.is_redirection() {
+                return Ok(answer);
             }
-            let transport = |source| RemoteError::Transport { url: at.clone(), source: Box::new(source) };
-            let (head, body) = request.call().map_err(transport)?.into_parts();
-            let status = head.status.as_u16();
-            if !matches!(status, 301 | 302 | 303 | 307 | 308) {
-                return Ok(Answer { status, headers: head.headers, body: Some(body), _permit: permit });
-            }
-            let to = head.headers.get("location").and_then(|v| v.to_str().ok()).unwrap_or_default();
-            let next = url::redirect(&uri, to);
-            let next = next.map_err(|why| RemoteError::Redirect { url: at.clone(), to: to.to_owned(), why })?;
+            let to = answer.header("location").unwrap_or_default().to_owned();
+            let next = url::redirect(&url::parse(&at)?, &to);
+            let next = next.map_err(|why| RemoteError::Redirect { url: at.clone(), to, why })?;
             at = next;
         }
         Err(RemoteError::Redirect { url: url.to_owned(), to: at, why: "there are too many redirections" })
+    }
+
+    /// Asks once and returns the answer, whatever its status.
+    pub(crate) fn exchange(&self, ask: Ask<'_>) -> Result<Answer, RemoteError> {
+        let uri = url::parse(ask.url)?;
+        let permit = self.permit(url::host(&uri));
+        let agent = self.agent(&uri)?;
+        let transport = |source| RemoteError::Transport { url: ask.url.to_owned(), source: Box::new(source) };
+        let mut request = ureq::http::Request::builder().method(ask.method).uri(uri);
+        for (name, value) in ask.headers {
+            request = request.header(*name, *value);
+        }
+        let whole = ask.whole;
+        let answered = match ask.content {
+            Content::None => call(&agent, request, (), whole),
+            Content::Bytes(bytes) => call(&agent, request, bytes, whole),
+            Content::Stream(reader, length) => {
+                let request = request.header("Content-Length", length);
+                call(&agent, request, ureq::SendBody::from_reader(reader), whole)
+            }
+        };
+        let (head, body) = answered.map_err(transport)?.into_parts();
+        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: Some(body), _permit: permit })
     }
 
     /// Does `act` again while it fails in a way that may pass, with growing pauses.
@@ -216,12 +305,16 @@ impl Client {
 
     fn agent(&self, uri: &Uri) -> Result<Agent, RemoteError> {
         let tls = uri.scheme_str() == Some("https");
-        let proxy = self.proxy(uri);
-        let key = (proxy, tls);
+        let own = self.inner.certs.as_deref().filter(|_| tls).and_then(|dir| certs::directory(dir, uri));
+        let key = AgentKey {
+            proxy: self.proxy(uri),
+            tls,
+            own: uri.authority().filter(|_| own.is_some()).map(|a| a.to_string()),
+        };
         if let Some(agent) = lock(&self.inner.agents).get(&key) {
             return Ok(agent.clone());
         }
-        let agent = self.build(key.0.as_deref(), tls)?;
+        let agent = self.build(key.proxy.as_deref(), tls, own.as_deref())?;
         Ok(lock(&self.inner.agents).entry(key).or_insert(agent).clone())
     }
 
@@ -230,6 +323,9 @@ impl Client {
         let config = &self.inner.config;
         let host = url::host(uri);
         let scheme = uri.scheme_str().unwrap_or("http");
+        if self.inner.loopback_direct && url::is_loopback(host) {
+            return None;
+        }
         if config.no_proxy.as_deref().is_some_and(|list| url::is_listed(host, list)) {
             return None;
         }
@@ -241,7 +337,7 @@ impl Client {
         (!proxy.is_empty() && proxy != "DIRECT").then_some(proxy)
     }
 
-    fn build(&self, proxy: Option<&str>, tls: bool) -> Result<Agent, RemoteError> {
+    fn build(&self, proxy: Option<&str>, tls: bool, own: Option<&Path>) -> Result<Agent, RemoteError> {
         let proxy = proxy
             .map(|text| {
                 Proxy::new(text).map_err(|source| {
@@ -253,7 +349,7 @@ impl Client {
         // Plain HTTP goes through a plain proxy by naming the whole address, as every proxy allows; `CONNECT`, which
         // is all that ureq knows, is refused by most for any port but 443.
         let forward = proxy.clone().filter(|p| !tls && p.protocol() == ureq::ProxyProtocol::Http);
-        let most = self.inner.config.connections;
+        let (most, idle) = (self.inner.config.connections, self.inner.idle);
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -263,13 +359,13 @@ impl Client {
             .accept_encoding("identity")
             .timeout_resolve(Some(RESOLVE))
             .timeout_connect(Some(CONNECT))
-            .timeout_recv_response(Some(IDLE))
-            .timeout_per_read(Some(IDLE))
-            .timeout_per_write(Some(IDLE))
+            .timeout_recv_response(Some(idle))
+            .timeout_per_read(Some(idle))
+            .timeout_per_write(Some(idle))
             .max_idle_connections(2 * most)
             .max_idle_connections_per_host(most);
         let config = match tls {
-            true => config.tls_config(TlsConfig::builder().root_certs(self.roots()?).build()).build(),
+            true => config.tls_config(self.tls(own)?).build(),
             false => config.build(),
         };
         Ok(match forward {
@@ -279,6 +375,15 @@ impl Client {
             }
             None => Agent::with_parts(config, DefaultConnector::default(), resolve::Remembering::default()),
         })
+    }
+
+    /// Whom to trust, and who we are to a host that has certificates of its own.
+    fn tls(&self, own: Option<&Path>) -> Result<TlsConfig, RemoteError> {
+        let (roots, identity) = match own {
+            Some(directory) => certs::read(directory, self.roots()?)?,
+            None => (self.roots()?, None),
+        };
+        Ok(TlsConfig::builder().root_certs(roots).client_cert(identity).build())
     }
 
     /// The machine's certificate authorities, or the built-in ones.

@@ -40,6 +40,14 @@ pub enum RemoteError {
         /// Why not.
         source: Box<ureq::Error>,
     },
+    /// A file of certificates or a key that cannot be used.
+    #[error("cannot use `{}`: {why}", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// A connection that did not come about or broke.
     #[error("cannot fetch `{url}`")]
     Transport {

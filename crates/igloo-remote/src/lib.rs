@@ -1,15 +1,16 @@
-//! All client network traffic: apt archives and the files in their pools.
+//! All client network traffic: apt archives and the files in their pools, image registries.
 //!
 //! Takes what is wanted (suites, digests) and where the machine says it comes from; gives verified indexes and
 //! verified files on disk. Nothing that was not signed, or whose digest was not in a signed index, leaves this room.
-//! It never resolves, never unpacks, never reads the environment, and names no archive's host: addresses come from
-//! the manifest or from the machine's own apt configuration.
+//! It never resolves, never unpacks, never reads the environment, and names no archive's or registry's host:
+//! addresses come from the manifest, from the machine's own apt configuration, or from whoever asks.
 
 pub mod apt;
 mod check;
 mod client;
 mod download;
 mod error;
+pub mod registry;
 
 pub use apt::{Freshness, PackageIndex, Suite, SuiteRequest, refresh};
 pub use client::url::file_url;

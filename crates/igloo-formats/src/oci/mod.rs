@@ -40,8 +40,15 @@ pub mod media {
     pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
     /// docker's layer, a tar in gzip.
     pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+    /// docker's layer, a plain tar.
+    pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
     /// What a client that reads images asks for, in a registry's `Accept`.
     pub const MANIFESTS: [&str; 4] = [INDEX, MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST];
+
+    /// Whether this names a layer that igloo reads.
+    pub fn is_layer(text: &str) -> bool {
+        matches!(text, LAYER | LAYER_GZIP | LAYER_ZSTD | DOCKER_LAYER | DOCKER_LAYER_GZIP)
+    }
 
     /// Whether this names an index.
     pub fn is_index(text: &str) -> bool {

@@ -25,6 +25,12 @@ pub(crate) fn host(uri: &Uri) -> &str {
     uri.host().unwrap_or_default()
 }
 
+/// Whether a host is this machine, by its name alone: `localhost`, `127.0.0.0/8`, `::1`.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let host = host.trim_matches(['[', ']']);
+    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|a| a.is_loopback())
+}
+
 /// The path that a `file:` or `copy:` address names.
 pub(crate) fn local(url: &str) -> Option<PathBuf> {
     use std::os::unix::ffi::OsStringExt;
@@ -82,7 +88,8 @@ pub(crate) fn redirect(base: &Uri, to: &str) -> Result<String, &'static str> {
     Ok(next)
 }
 
-fn resolve(base: &Uri, to: &str) -> Option<String> {
+/// An address as `base`'s server writes it, in full.
+pub(crate) fn resolve(base: &Uri, to: &str) -> Option<String> {
     let to = to.split('#').next().unwrap_or_default();
     let (scheme, authority) = (base.scheme_str()?, base.authority()?.as_str());
     let url = if to.starts_with("http://") || to.starts_with("https://") {

@@ -5,6 +5,7 @@ mod download;
 mod proxy;
 mod real;
 mod refresh;
+mod registry;
 
 use std::path::Path;
 use std::sync::Mutex;

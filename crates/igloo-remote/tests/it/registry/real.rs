@@ -1,0 +1,288 @@
+//! Against Debian's `docker-registry`, cross-checked with `skopeo`.
+
+use std::io::{self, Cursor, Read};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use igloo_base::event::Silent;
+use igloo_formats::oci::{Descriptor, Digest, Platform, Reference, media};
+use igloo_remote::registry::{
+    BlobSource, Choice, PlainHttp, PushImage, Registry, RegistryConfig, RegistryError, Sent, pull, push,
+};
+
+use super::{Memory, image, index, layer, noise, registry, settings, with_login};
+
+/// A `docker-registry` on loopback. Ends with the test.
+struct Real {
+    host: String,
+    dir: tempfile::TempDir,
+    child: Child,
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[allow(clippy::print_stderr)]
+fn has(program: &str) -> bool {
+    let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|d| d.join(program).exists());
+    if !found {
+        eprintln!("skipped: there is no `{program}`; tests/run installs it");
+    }
+    found
+}
+
+/// Starts one with more lines for its configuration's `http` and at its end.
+fn start(http: &str, more: &str, prepare: impl Fn(&Path)) -> Option<Real> {
+    if !has("docker-registry") {
+        return None;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path());
+    // A port that is free now may be taken a moment later, so that it is tried again.
+    for _ in 0..5 {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let host = format!("127.0.0.1:{port}");
+        let root = dir.path().display();
+        let text = format!(
+            "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    \
+             rootdirectory: {root}/data\n  delete:\n    enabled: true\nhttp:\n  addr: {host}\n{http}{more}",
+        )
+        .replace("@DIR@", &root.to_string());
+        let config = dir.path().join("config.yml");
+        std::fs::write(&config, text).unwrap();
+        let mut child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let end = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < end && child.try_wait().unwrap().is_none() {
+            if TcpStream::connect(&host).is_ok() {
+                return Some(Real { host, dir, child });
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    panic!("docker-registry does not start");
+}
+
+fn plain() -> Option<Real> {
+    start("", "", |_| {})
+}
+
+/// `igloo` may log in with `secret word`.
+const HTPASSWD: &str = "igloo:$2y$05$dD.08.lWXaAkHxuU7UBnkO61K7YDJq.weTO6d6aAdcMkagG./qIJi\n";
+
+fn reference(host: &str, rest: &str) -> Reference {
+    format!("{host}/{rest}").parse().unwrap()
+}
+
+fn tags(tags: &[&str]) -> Vec<String> {
+    tags.iter().map(|t| (*t).to_owned()).collect()
+}
+
+fn push_to(registry: &Registry, name: &str, tag: &str, image: &PushImage) -> igloo_remote::registry::Pushed {
+    push(registry, name, &tags(&[tag]), image, &Silent).expect("push")
+}
+
+fn skopeo(args: &[&str]) -> String {
+    let out = Command::new("skopeo").args(args).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+#[test]
+fn there_and_back() {
+    let Some(real) = plain() else { return };
+    let registry = registry(&real.host);
+    registry.ping().unwrap();
+    let image = image("amd64", &[layer(1, 100_000), layer(2, 10), layer(3, 20 << 20)]);
+    let pushed = push_to(&registry, "acme/web", "v1", &image);
+    assert_eq!((pushed.uploaded, pushed.skipped, pushed.mounted, pushed.manifests), (4, 0, 0, 1));
+    let again = push_to(&registry, "acme/web", "v1", &image);
+    assert!(again.is_unchanged() && again.bytes == 0 && again.skipped == 4, "{again:?}");
+    // The same below other tags costs the tags.
+    let moved = push(&registry, "acme/web", &tags(&["v2", "v1", "latest"]), &image, &Silent).unwrap();
+    assert_eq!((moved.uploaded, moved.manifests, moved.skipped), (0, 2, 4));
+    let mut all = registry.tags("acme/web").unwrap();
+    all.sort();
+    assert_eq!(all, ["latest", "v1", "v2"]);
+
+    let sink = Memory::default();
+    let wanted = Choice::Platform(Platform { architecture: "amd64".into(), os: "linux".into(), variant: None });
+    let pulled = pull(&registry, &reference(&real.host, "acme/web:v2"), &wanted, &sink, &Silent).unwrap();
+    assert_eq!((pulled.fetched, pulled.skipped), (4, 0));
+    assert_eq!(pulled.images, std::slice::from_ref(&image.top.0));
+    let blobs = sink.blobs.lock().unwrap();
+    assert_eq!(blobs.len(), 4);
+    for (descriptor, _) in &image.blobs {
+        assert_eq!(Digest::of(&blobs[&descriptor.digest]), descriptor.digest);
+    }
+    drop(blobs);
+    let again = pull(&registry, &reference(&real.host, "acme/web:v2"), &Choice::All, &sink, &Silent).unwrap();
+    assert_eq!((again.fetched, again.skipped, again.bytes), (0, 4, 0));
+
+    let arm = Choice::Platform(Platform { architecture: "arm64".into(), os: "linux".into(), variant: None });
+    let error = pull(&registry, &reference(&real.host, "acme/web:v2"), &arm, &Memory::default(), &Silent).unwrap_err();
+    assert!(matches!(&error, RegistryError::Platform { available, .. } if *available == ["linux/amd64"]), "{error}");
+    let error = registry.manifest(&reference(&real.host, "acme/web:nope")).unwrap_err().to_string();
+    assert!(
+        error.contains(&real.host) && error.contains("`acme/web:nope`") && error.contains("MANIFEST_UNKNOWN"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_changed_is_all_that_is_sent() {
+    let Some(real) = plain() else { return };
+    let registry = registry(&real.host);
+    let base = layer(1, 300_000);
+    push_to(&registry, "a", "x", &image("amd64", &[base.clone(), layer(2, 5000)]));
+    let next = image("amd64", &[base, layer(3, 6000)]);
+    let pushed = push_to(&registry, "a", "x", &next);
+    assert_eq!((pushed.uploaded, pushed.skipped), (2, 1), "configuration and top layer go, the base stays");
+    // Another repository has them all.
+    let mounting = PushImage { mount_from: tags(&["a"]), ..next };
+    let pushed = push_to(&registry, "b", "x", &mounting);
+    assert_eq!((pushed.uploaded, pushed.mounted, pushed.skipped), (0, 3, 0));
+    // Of several, the one that has a blob is found; one that nobody has is sent.
+    let mixed = image("amd64", &[layer(3, 6000), layer(4, 100)]);
+    let mixed = PushImage { mount_from: tags(&["nowhere", "b", "c"]), ..mixed };
+    let pushed = push_to(&registry, "d", "x", &mixed);
+    assert_eq!((pushed.uploaded, pushed.mounted), (2, 1));
+    let found = registry.has_blobs("d", &[Digest::of(&layer(4, 100)), Digest::of(b"nobody has this")]).unwrap();
+    assert_eq!(found, [true, false]);
+}
+
+#[test]
+fn an_index_is_pushed_and_pulled() {
+    let Some(real) = plain() else { return };
+    let registry = registry(&real.host);
+    let shared = layer(1, 1000);
+    let both = || {
+        let of = |arch, seed| (arch, image(arch, &[shared.clone(), layer(seed, 2000)]));
+        index(vec![of("amd64", 2), of("arm64", 3)])
+    };
+    let pushed = push_to(&registry, "multi", "x", &both());
+    assert_eq!((pushed.uploaded, pushed.manifests), (5, 3));
+    assert!(push_to(&registry, "multi", "x", &both()).is_unchanged());
+    let changed = index(vec![
+        ("amd64", image("amd64", &[shared.clone(), layer(2, 2000)])),
+        ("arm64", image("arm64", &[shared.clone(), layer(4, 2000)])),
+    ]);
+    let pushed = push_to(&registry, "multi", "x", &changed);
+    assert_eq!((pushed.uploaded, pushed.skipped, pushed.manifests), (2, 3, 2));
+    let sink = Memory::default();
+    let pulled = pull(&registry, &reference(&real.host, "multi:x"), &Choice::All, &sink, &Silent).unwrap();
+    assert_eq!((pulled.images.len(), pulled.fetched), (2, 5));
+    assert_eq!(sink.manifests.lock().unwrap().last(), Some(&changed.top.0.digest), "the index comes last");
+    let one = Memory::default();
+    let arm = Platform { architecture: "arm64".into(), os: "linux".into(), variant: Some("v8".into()) };
+    let pulled = pull(&registry, &reference(&real.host, "multi:x"), &Choice::Platform(arm), &one, &Silent).unwrap();
+    assert_eq!(pulled.images, [changed.manifests[1].0.clone()]);
+    assert_eq!(one.blobs.lock().unwrap().len(), 3);
+    if has("skopeo") {
+        let source = format!("docker://{}/multi:x", real.host);
+        let raw = skopeo(&["inspect", "--raw", "--tls-verify=false", &source]);
+        assert_eq!(Digest::of(raw.as_bytes()), changed.top.0.digest);
+    }
+}
+
+#[test]
+fn skopeo_reads_what_we_wrote_and_we_what_it_wrote() {
+    let Some(real) = plain() else { return };
+    if !has("skopeo") {
+        return;
+    }
+    let registry = registry(&real.host);
+    let image = image("amd64", &[layer(1, 40_000), layer(2, 9 << 20)]);
+    push_to(&registry, "a/b", "x", &image);
+    let source = format!("docker://{}/a/b:x", real.host);
+    let shown = skopeo(&["inspect", "--tls-verify=false", &source]);
+    assert!(shown.contains(&image.top.0.digest.to_string()), "{shown}");
+    let layout = format!("oci:{}:x", real.dir.path().join("layout").display());
+    let copy = format!("docker://{}/copied:y", real.host);
+    let insecure = "--src-tls-verify=false";
+    skopeo(&["--insecure-policy", "copy", "-q", insecure, &source, &layout]);
+    skopeo(&["--insecure-policy", "copy", "-q", "--dest-tls-verify=false", &layout, &copy]);
+    let sink = Memory::default();
+    let pulled = pull(&registry, &reference(&real.host, "copied:y"), &Choice::All, &sink, &Silent).unwrap();
+    assert_eq!((pulled.top.digest, pulled.fetched), (image.top.0.digest, 3));
+    // docker's own kinds of manifest and layer.
+    let docker = format!("docker://{}/docker:y", real.host);
+    let to = ["--insecure-policy", "copy", "-q", "--format", "v2s2", insecure, "--dest-tls-verify=false"];
+    skopeo(&[&to[..], &[&source, &docker]].concat());
+    let pulled =
+        pull(&registry, &reference(&real.host, "docker:y"), &Choice::All, &Memory::default(), &Silent).unwrap();
+    assert_eq!((pulled.top.media_type.as_str(), pulled.fetched), (media::DOCKER_MANIFEST, 3));
+}
+
+#[test]
+fn logins() {
+    let auth = "auth:\n  htpasswd:\n    realm: igloo\n    path: @DIR@/htpasswd\n";
+    let Some(real) = start("", auth, |dir| std::fs::write(dir.join("htpasswd"), HTPASSWD).unwrap()) else { return };
+    let image = image("amd64", &[layer(1, 1000)]);
+    let error = push(&registry(&real.host), "a", &tags(&["x"]), &image, &Silent).unwrap_err().to_string();
+    assert!(error.contains("wants a login") && error.contains("log in first"), "{error}");
+    let wrong = with_login(&real.host, "igloo", "guess");
+    let error = push(&wrong, "a", &tags(&["x"]), &image, &Silent).unwrap_err().to_string();
+    assert!(error.contains("log in again") && !error.contains("guess"), "{error}");
+    let right = with_login(&real.host, "igloo", "secret word");
+    assert_eq!(push_to(&right, "a", "x", &image).uploaded, 2);
+
+    // The same from docker's file, and from a helper that it names.
+    let config = real.dir.path().join("config.json");
+    let host = &real.host;
+    std::fs::write(&config, format!(r#"{{"auths": {{"http://{host}": {{"auth": "aWdsb286c2VjcmV0IHdvcmQ="}}}}}}"#))
+        .unwrap();
+    let credentials = igloo_remote::registry::Credentials::from_files([&config]).unwrap();
+    let known = Registry::new(RegistryConfig { credentials, ..settings() }, host).unwrap();
+    assert!(push_to(&known, "a", "x", &image).is_unchanged());
+}
+
+#[test]
+fn uploads_go_on_where_they_broke() {
+    let Some(real) = plain() else { return };
+    let registry = registry(&real.host);
+    let content = noise(7, 12 << 20);
+    let descriptor = Descriptor::of(media::LAYER, &content);
+    // A source that fails is reported as such and not tried again.
+    let opened = AtomicUsize::new(0);
+    let broken = |_: u64| -> io::Result<Box<dyn Read + Send>> {
+        opened.fetch_add(1, Ordering::Relaxed);
+        Ok(Box::new(Cursor::new(vec![0; 100])))
+    };
+    let error = registry.upload_blob("a", &descriptor, &broken, &[]).unwrap_err();
+    assert!(matches!(error, RegistryError::Source { digest, .. } if digest == descriptor.digest), "{error}");
+    assert_eq!(opened.load(Ordering::Relaxed), 1);
+    // Content that is not what its descriptor says is the registry's to refuse.
+    let other = noise(8, 12 << 20);
+    let lying = BlobSource::bytes(other);
+    let error = registry.upload_blob("a", &descriptor, &|o| lying.open(o), &[]).unwrap_err().to_string();
+    assert!(error.contains("DIGEST_INVALID"), "{error}");
+    let source = BlobSource::bytes(content.clone());
+    let sent = registry.upload_blob("a", &descriptor, &|o| source.open(o), &[]).unwrap();
+    assert_eq!(sent, Sent::Uploaded);
+    let mut back = Vec::new();
+    registry.blob("a", &descriptor, &mut back).unwrap();
+    assert!(back == content);
+}
+
+#[test]
+fn plain_http_only_where_it_is_allowed() {
+    let Some(real) = plain() else { return };
+    let never = Registry::new(RegistryConfig { plain_http: PlainHttp::Never, ..settings() }, &real.host).unwrap();
+    let error = never.ping().unwrap_err();
+    assert!(matches!(error, RegistryError::Connection { .. }), "{error}");
+}
