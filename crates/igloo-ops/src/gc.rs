@@ -51,7 +51,8 @@ pub fn collect(ctx: &Context<'_>, dry_run: bool) -> Result<Collected, OpsError> 
     for id in &forgotten {
         if !dry_run {
             store.remove_roots(&id.0)?;
-            remove_tree(ctx.dirs.project_state(id))?;
+            // Containers that were killed left files of their users.
+            igloo_container::userns::remove_tree(&ctx.exe, &id.0, &ctx.dirs.project_state(id))?;
         }
     }
     let report = store.collect(dry_run, &|path| in_use.contains(path), ctx.reporter)?;

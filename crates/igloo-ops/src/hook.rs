@@ -1,17 +1,32 @@
 //! `igloo hook`: projects entered on `cd`. Nothing is activated before the user said `igloo allow` there, and
 //! nothing is fetched from a prompt: what isn't assembled yet is only mentioned.
+//!
+//! The shell asks before each prompt. What it was told last it carries in two variables: [`SEEN`], a digest of
+//! everything that the answer depended on, so that nothing is read when nothing changed, and [`UNDO`], what to put
+//! back when the project is left.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use igloo_base::Sha256;
+use igloo_base::dirs::ProjectId;
 use igloo_base::file::{create_dirs, read_optional, remove_tree, write_atomic};
 use igloo_manifest::Isolation;
+use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::error::OpsError;
 use crate::project::{self, Project};
 use crate::shell;
+
+/// What the last answer depended on: the project's id, a colon, a digest.
+const SEEN: &str = "IGLOO_HOOK";
+/// What to put back, [`Undo`] as JSON.
+const UNDO: &str = "IGLOO_UNDO";
 
 /// A shell that igloo has a hook for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,13 +66,10 @@ pub fn code(shell: Shell) -> &'static str {
         Shell::Bash => {
             r#"_igloo_hook() {
   local status=$?
-  if [[ "$PWD" != "${_IGLOO_PWD-}" ]]; then
-    _IGLOO_PWD=$PWD
-    eval "$(command igloo __activate bash)"
-  fi
+  eval "$(command igloo __activate bash)"
   return $status
 }
-if [[ ";${PROMPT_COMMAND[*]:-};" != *";_igloo_hook;"* ]]; then
+if [[ "${PROMPT_COMMAND[*]:-}" != *_igloo_hook* ]]; then
   PROMPT_COMMAND="_igloo_hook${PROMPT_COMMAND:+;$PROMPT_COMMAND}"
 fi
 "#
@@ -65,15 +77,17 @@ fi
         Shell::Zsh => {
             r#"_igloo_hook() { eval "$(command igloo __activate zsh)"; }
 typeset -ag chpwd_functions precmd_functions
-if (( ! ${chpwd_functions[(I)_igloo_hook]} )); then
+if (( ! ${precmd_functions[(I)_igloo_hook]} )); then
   chpwd_functions=(_igloo_hook $chpwd_functions)
-  _igloo_hook
+  precmd_functions=(_igloo_hook $precmd_functions)
 fi
 "#
         }
         Shell::Fish => {
-            r#"function _igloo_hook --on-variable PWD
+            r#"function _igloo_hook --on-variable PWD --on-event fish_prompt
+    set -l before $status
     command igloo __activate fish | source
+    return $before
 end
 _igloo_hook
 "#
@@ -81,9 +95,15 @@ _igloo_hook
         Shell::Direnv => {
             r#"# `use igloo` in .envrc; direnv's own `allow` is the permission.
 use_igloo() {
+  local status=0
+  igloo fetch --quiet || status=$?
+  # Afterwards, since `fetch` may write the lock.
   watch_file igloo.toml igloo.lock
-  igloo fetch --quiet || return
-  eval "$(igloo __activate direnv)"
+  # A status that is returned would be dropped by an .envrc that goes on; `exit` makes direnv say that it failed.
+  (( status == 0 )) || exit "$status"
+  local code
+  code=$(igloo __activate direnv) || exit
+  eval "$code"
 }
 "#
         }
@@ -101,58 +121,134 @@ pub fn allow(ctx: &Context<'_>, project: &Project, yes: bool) -> Result<(), OpsE
     }
 }
 
-/// What a shell evaluates in this directory: variables of the project's default shell, or their removal.
-pub fn activate(ctx: &Context<'_>, directory: &Path, shell: Shell) -> Result<String, OpsError> {
-    let mut text = leave(ctx, shell);
-    let mut project = match project::open(ctx, directory) {
-        Ok(project) => project,
-        Err(OpsError::NoProject { .. }) => return Ok(text),
-        Err(e) => return Err(e),
-    };
-    let name = "default";
-    if !project.manifest.shells.contains_key(name) {
-        return Ok(text);
-    }
-    let allowed = read_optional(ctx.dirs.project_state(&project.id).join("allowed"))?.is_some();
-    if !allowed && shell != Shell::Direnv {
-        say(&mut text, "igloo: this project is not activated; `igloo allow` lets it be");
-        return Ok(text);
-    }
-    let Some(active) = shell::activation(ctx, &mut project, name, Isolation::Host)? else {
-        say(&mut text, "igloo: the environment is not assembled yet; `igloo fetch` does that");
-        return Ok(text);
-    };
-    let path = variable(ctx, "IGLOO_OLD_PATH").or_else(|| variable(ctx, "PATH")).unwrap_or_default();
-    if shell != Shell::Direnv {
-        set(&mut text, shell, "IGLOO_OLD_PATH", &path);
-        let names: Vec<&str> = active.env.iter().map(|(name, _)| name.as_str()).collect();
-        set(&mut text, shell, "IGLOO_VARIABLES", &names.join(" "));
-    }
-    set(&mut text, shell, "PATH", &format!("{}:{path}", active.path.display()));
-    for (name, value) in &active.env {
-        set(&mut text, shell, name, value);
-    }
-    set(&mut text, shell, "IGLOO_SHELL", &format!("{}:{name}", project.manifest.project.name));
-    Ok(text)
+/// What a shell is to evaluate, and what went wrong: told once, since the code says that it was.
+#[derive(Debug)]
+pub struct Activated {
+    /// Code of the shell's language; empty if nothing changed.
+    pub code: String,
+    /// Why the project of this directory could not be activated.
+    pub failure: Option<OpsError>,
 }
 
-fn leave(ctx: &Context<'_>, shell: Shell) -> String {
+/// What is put back when a project is left.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Undo {
+    /// The directory that was put first on PATH.
+    path: PathBuf,
+    /// Variables as they were before; nothing for those that there were not.
+    variables: BTreeMap<String, Option<String>>,
+}
+
+/// What a shell evaluates in this directory: variables of the project's default shell, or their removal.
+pub fn activate(ctx: &Context<'_>, directory: &Path, shell: Shell) -> Activated {
     let mut text = String::new();
     if shell == Shell::Direnv {
-        return text;
+        // It undoes by itself, and asks only when something changed.
+        let failure = enter(ctx, directory, shell, &|name| variable(ctx, name), &mut text).err();
+        return Activated { code: text, failure };
     }
-    if let Some(path) = variable(ctx, "IGLOO_OLD_PATH") {
-        set(&mut text, shell, "PATH", &path);
-        let own = variable(ctx, "IGLOO_VARIABLES").unwrap_or_default();
-        for name in own.split(' ').filter(|n| is_name(n)).chain(["IGLOO_OLD_PATH", "IGLOO_VARIABLES", "IGLOO_SHELL"]) {
-            // Writing to a String can't fail.
-            let _ = match shell {
-                Shell::Fish => writeln!(text, "set -e {name};"),
-                _ => writeln!(text, "unset {name};"),
-            };
+    let found = project::find(directory).ok();
+    let seen = variable(ctx, SEEN);
+    match (&found, &seen) {
+        (None, None) => return Activated { code: text, failure: None },
+        (Some(found), Some(before)) => {
+            let id = ProjectId(before.split(':').next().unwrap_or_default().to_owned());
+            if seen_of(ctx, found, &id) == *before {
+                return Activated { code: text, failure: None };
+            }
+        }
+        _ => {}
+    }
+    // Left first, and then entered as from outside.
+    let undo: Undo = variable(ctx, UNDO).and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
+    let mut outside = undo.variables.clone();
+    if !undo.path.as_os_str().is_empty() {
+        let path = variable(ctx, "PATH").unwrap_or_default();
+        outside.entry("PATH".into()).or_insert_with(|| Some(without(&path, &undo.path)));
+        outside.insert(UNDO.into(), None);
+    }
+    if found.is_none() {
+        outside.insert(SEEN.into(), None);
+    }
+    for (name, value) in outside.iter().filter(|(name, _)| is_name(name)) {
+        match value {
+            Some(value) => set(&mut text, shell, name, value),
+            None => unset(&mut text, shell, name),
         }
     }
-    text
+    let Some(found) = found else { return Activated { code: text, failure: None } };
+    let look = |name: &str| outside.get(name).cloned().unwrap_or_else(|| variable(ctx, name));
+    let (id, failure) = match enter(ctx, directory, shell, &look, &mut text) {
+        Ok(id) => (id, None),
+        Err(e) => (ProjectId(String::new()), Some(e)),
+    };
+    set(&mut text, shell, SEEN, &seen_of(ctx, &found, &id));
+    Activated { code: text, failure }
+}
+
+/// Adds what enters the project; `look` gives variables as they are outside of it.
+fn enter(
+    ctx: &Context<'_>,
+    directory: &Path,
+    shell: Shell,
+    look: &dyn Fn(&str) -> Option<String>,
+    text: &mut String,
+) -> Result<ProjectId, OpsError> {
+    let mut project = project::open(ctx, directory)?;
+    let id = project.id.clone();
+    let name = "default";
+    if !project.manifest.shells.contains_key(name) {
+        return Ok(id);
+    }
+    let allowed = read_optional(ctx.dirs.project_state(&id).join("allowed"))?.is_some();
+    if !allowed && shell != Shell::Direnv {
+        say(text, shell, "igloo: this project is not activated; `igloo allow` lets it be");
+        return Ok(id);
+    }
+    let active = match shell::activation(ctx, &mut project, name, Isolation::Host) {
+        Ok(Some(active)) => active,
+        Ok(None) | Err(OpsError::LockStale) => {
+            say(text, shell, "igloo: the environment is not assembled as igloo.toml has it; `igloo fetch` does that");
+            return Ok(id);
+        }
+        Err(e) => return Err(e),
+    };
+    let mut variables = active.env;
+    let path = variables.get("PATH").cloned().or_else(|| look("PATH")).unwrap_or_default();
+    let mut undo = Undo { path: active.path, variables: BTreeMap::new() };
+    if variables.contains_key("PATH") {
+        undo.variables.insert("PATH".into(), look("PATH"));
+    }
+    variables.insert("PATH".into(), format!("{}:{path}", undo.path.display()));
+    variables.insert("IGLOO_SHELL".into(), format!("{}:{name}", project.manifest.project.name));
+    for (name, value) in &variables {
+        set(text, shell, name, value);
+        if name != "PATH" {
+            undo.variables.insert(name.clone(), look(name));
+        }
+    }
+    if shell != Shell::Direnv {
+        set(text, shell, UNDO, &serde_json::to_string(&undo).map_err(OpsError::Json)?);
+    }
+    Ok(id)
+}
+
+/// Names a project's state: changes with its manifest, its lock, the permission, and what is assembled of it.
+fn seen_of(ctx: &Context<'_>, directory: &Path, id: &ProjectId) -> String {
+    let mut text = directory.as_os_str().as_bytes().to_vec();
+    let state = ctx.dirs.project_state(id);
+    let roots = ctx.dirs.store_root().join("nix/var/nix/gcroots/igloo").join(&id.0);
+    for file in [directory.join(project::MANIFEST), directory.join(project::LOCK), state.join("allowed"), roots] {
+        let meta = std::fs::metadata(&file).ok();
+        let meta = meta.map(|m| (m.ino(), m.size(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()));
+        text.extend(format!("\0{meta:?}").bytes());
+    }
+    format!("{}:{}", id.0, &Sha256::of(&text).to_string()[..16])
+}
+
+/// A PATH without one directory, wherever the shell has put it since.
+fn without(path: &str, directory: &Path) -> String {
+    path.split(':').filter(|entry| Path::new(entry) != directory).collect::<Vec<_>>().join(":")
 }
 
 fn is_name(text: &str) -> bool {
@@ -164,6 +260,7 @@ fn variable(ctx: &Context<'_>, name: &str) -> Option<String> {
 }
 
 fn set(text: &mut String, shell: Shell, name: &str, value: &str) {
+    // Writing to a String can't fail.
     let _ = match (shell, name) {
         (Shell::Fish, "PATH") => writeln!(text, "set -gx PATH (string split : -- {});", quote_fish(value)),
         (Shell::Fish, _) => writeln!(text, "set -gx {name} {};", quote_fish(value)),
@@ -171,8 +268,18 @@ fn set(text: &mut String, shell: Shell, name: &str, value: &str) {
     };
 }
 
-fn say(text: &mut String, message: &str) {
-    let _ = writeln!(text, "echo {} >&2;", quote(message));
+fn unset(text: &mut String, shell: Shell, name: &str) {
+    let _ = match shell {
+        Shell::Fish => writeln!(text, "set -e {name};"),
+        _ => writeln!(text, "unset {name};"),
+    };
+}
+
+fn say(text: &mut String, shell: Shell, message: &str) {
+    let _ = match shell {
+        Shell::Fish => writeln!(text, "echo {} >&2;", quote_fish(message)),
+        _ => writeln!(text, "echo {} >&2;", quote(message)),
+    };
 }
 
 /// For bash and zsh: single quotes, which nothing in them ends but themselves.
@@ -199,5 +306,10 @@ mod tests {
     fn names_that_are_no_variables_are_not_unset() {
         assert!(is_name("FLASK_DEBUG"));
         assert!(!is_name("X; reboot"));
+    }
+
+    #[test]
+    fn leaving_takes_its_own_directory_out_of_path_and_nothing_else() {
+        assert_eq!(without("/own:/s/bin:/usr/bin:/bin", Path::new("/s/bin")), "/own:/usr/bin:/bin");
     }
 }

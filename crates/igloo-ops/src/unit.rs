@@ -1,11 +1,12 @@
 //! A container as the supervisor's unit: where the two rooms meet that don't know each other.
 
+use std::fs;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use igloo_base::file::{read_optional, write_atomic};
 use igloo_container::{Container, ContainerEvent, ContainerSpec, Sandbox, SocketKind};
@@ -29,7 +30,7 @@ pub(crate) struct SetupVolumes {
     pub(crate) begun: PathBuf,
     /// The service's writable volumes; the step is needed only while all are empty.
     pub(crate) volumes: Vec<PathBuf>,
-    /// Those that no other service has: the ones to empty.
+    /// Those that no other service has: the ones whose content is put aside.
     pub(crate) own: Vec<PathBuf>,
 }
 
@@ -42,7 +43,11 @@ pub(crate) struct ContainerUnit {
 impl Unit for ContainerUnit {
     fn start(&self, io: UnitIo, on_event: Box<dyn Fn(UnitEvent) + Send + Sync>) -> Result<Arc<dyn Running>, UnitError> {
         if let Some(setup) = &self.payload.setup {
-            self.start_over(setup)?;
+            for (volume, trash) in start_over(setup)? {
+                let told = format!("igloo: {}\n", put_aside(&volume, &trash));
+                // Best effort: `up` tells, too.
+                let _ = rustix::io::write(&io.stderr, told.as_bytes());
+            }
         }
         let container = self
             .sandbox
@@ -52,19 +57,62 @@ impl Unit for ContainerUnit {
     }
 }
 
-impl ContainerUnit {
-    /// What an interrupted setup step left is removed, so that the step finds what it expects: empty volumes.
-    fn start_over(&self, setup: &SetupVolumes) -> Result<(), UnitError> {
-        let because = |e| UnitError::because("cannot prepare the setup step", e);
-        if read_optional(&setup.begun).map_err(because)?.is_some() {
-            for volume in &setup.own {
-                self.sandbox
-                    .remove_tree(volume)
-                    .map_err(|e| UnitError::because(format!("cannot empty `{}`", volume.display()), e))?;
+/// What an interrupted setup step left is put aside, so that the step finds what it expects: empty volumes. It is not
+/// deleted, since somebody may have filled the volume by hand since. Gives each volume with where its content is now.
+fn start_over(setup: &SetupVolumes) -> Result<Vec<(PathBuf, PathBuf)>, UnitError> {
+    let because = |e| UnitError::because("cannot prepare the setup step", e);
+    let mut moved = Vec::new();
+    if read_optional(&setup.begun).map_err(because)?.is_some() {
+        for volume in &setup.own {
+            if !is_filled(volume) {
+                continue;
             }
+            let trash = free_name(volume);
+            fs::rename(volume, &trash)
+                .map_err(|e| UnitError::because(format!("cannot put `{}` aside", volume.display()), e))?;
+            moved.push((volume.clone(), trash));
         }
-        write_atomic(&setup.begun, b"").map_err(because)
     }
+    write_atomic(&setup.begun, b"").map_err(because)?;
+    Ok(moved)
+}
+
+/// True if there is something in a directory, or may be: one that we may not look into belongs to a service's user.
+pub(crate) fn is_filled(directory: &Path) -> bool {
+    match fs::read_dir(directory) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(e) => e.kind() == io::ErrorKind::PermissionDenied,
+    }
+}
+
+/// A sentence for people.
+pub(crate) fn put_aside(volume: &Path, trash: &Path) -> String {
+    format!(
+        "the setup step that fills `{}` did not finish last time; what was there is now in `{}`",
+        volume.display(),
+        trash.display()
+    )
+}
+
+/// Begins the name of what was put aside: hidden, and beside the volume, since a directory of somebody else's can
+/// be renamed only within its parent.
+pub(crate) const TRASH: &str = ".trash-";
+
+/// `.trash-data-2026-11-21T150405Z`, and a number if that is taken.
+fn free_name(volume: &Path) -> PathBuf {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let time = igloo_supervisor::time::format_ns(u64::try_from(now.as_nanos()).unwrap_or_default());
+    let time: String = time.chars().take_while(|c| *c != '.').filter(|c| *c != ':').collect();
+    let name = volume.file_name().unwrap_or_default().to_string_lossy();
+    let candidate = |n: u32| {
+        let number = if n == 0 { String::new() } else { format!("-{n}") };
+        volume.with_file_name(format!("{TRASH}{name}-{time}Z{number}"))
+    };
+    let mut n = 0;
+    while candidate(n).symlink_metadata().is_ok() {
+        n += 1;
+    }
+    candidate(n)
 }
 
 fn translate(event: ContainerEvent) -> UnitEvent {
@@ -142,4 +190,43 @@ fn last_of(mut reader: impl Read) -> String {
         kept.drain(..surplus);
     }
     String::from_utf8_lossy(&kept).trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_interrupted_setup_left_is_put_aside_and_never_deleted() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (data, shared) = (dir.path().join("data"), dir.path().join("shared"));
+        for volume in [&data, &shared] {
+            fs::create_dir(volume).expect("mkdir");
+            fs::write(volume.join("precious"), "x").expect("write");
+        }
+        let setup = SetupVolumes {
+            begun: dir.path().join(".setup-db.begun"),
+            volumes: vec![data.clone(), shared.clone()],
+            own: vec![data.clone()],
+        };
+        // The first time nothing is touched.
+        assert_eq!(start_over(&setup).expect("first"), vec![]);
+        assert!(data.join("precious").exists());
+        let moved = start_over(&setup).expect("second");
+        assert_eq!(moved.len(), 1);
+        let (volume, trash) = &moved[0];
+        assert_eq!(volume, &data);
+        assert!(!data.exists());
+        assert!(trash.file_name().is_some_and(|n| n.to_string_lossy().starts_with(".trash-data-2")), "{trash:?}");
+        assert_eq!(fs::read(trash.join("precious")).expect("read"), b"x");
+        assert!(shared.join("precious").exists());
+        // Within the same second, another name.
+        fs::create_dir(&data).expect("mkdir");
+        fs::write(data.join("more"), "x").expect("write");
+        let again = start_over(&setup).expect("third");
+        assert_ne!(&again[0].1, trash);
+        // Empty volumes leave nothing.
+        fs::create_dir(&data).expect("mkdir");
+        assert_eq!(start_over(&setup).expect("fourth"), vec![]);
+    }
 }

@@ -26,7 +26,7 @@ use crate::environment;
 use crate::error::{Failure, OpsError};
 use crate::logs;
 use crate::project::Project;
-use crate::unit::Payload;
+use crate::unit::{Payload, TRASH, is_filled, put_aside};
 
 /// How to bring services up.
 #[derive(Debug, Clone)]
@@ -164,6 +164,7 @@ pub fn up(ctx: &Context<'_>, project: &mut Project, options: &UpOptions) -> Resu
         }
         tell(ctx, event);
     };
+    let trash_before = trash(ctx, project);
     let apply = ApplyOptions { remove_orphans, wait: options.wait, timeout: Some(options.timeout) };
     let mut tries = 0;
     let (mut client, settled) = loop {
@@ -176,6 +177,12 @@ pub fn up(ctx: &Context<'_>, project: &mut Project, options: &UpOptions) -> Resu
         }
     };
     drop(task);
+    for (volume, place) in trash(ctx, project).difference(&trash_before) {
+        ctx.reporter.event(Event::Warning {
+            text: put_aside(volume, place),
+            hint: Some("delete it when you are sure that nobody needs it".to_owned()),
+        });
+    }
     if options.wait {
         check_settled(&settled)?;
     }
@@ -229,6 +236,20 @@ fn check_binds(project: &Project, wanted: &[String]) -> Result<(), OpsError> {
     Ok(())
 }
 
+/// Volumes whose content was put aside, and where it is.
+fn trash(ctx: &Context<'_>, project: &Project) -> BTreeSet<(PathBuf, PathBuf)> {
+    let directory = ctx.dirs.volumes(&project.id);
+    let Ok(entries) = std::fs::read_dir(&directory) else { return BTreeSet::new() };
+    let of = |entry: std::fs::DirEntry| {
+        let name = entry.file_name().into_string().ok()?;
+        // `.trash-<volume>-<date>`, and the date has no `T` before its own.
+        let volume = name.strip_prefix(TRASH)?.rsplit_once('T')?.0;
+        let volume = volume.get(..volume.len().checked_sub("-2026-11-21".len())?)?;
+        Some((directory.join(volume), entry.path()))
+    };
+    entries.filter_map(|entry| of(entry.ok()?)).collect()
+}
+
 /// A volume that somebody filled without our setup step counts as set up.
 fn settle_setup(service: &igloo_supervisor::ServiceSpec) -> Result<(), OpsError> {
     let Some(setup) = &service.setup else { return Ok(()) };
@@ -237,12 +258,7 @@ fn settle_setup(service: &igloo_supervisor::ServiceSpec) -> Result<(), OpsError>
     if let Some(parent) = setup.marker.parent() {
         igloo_base::file::create_dirs(parent)?;
     }
-    let filled = |path: &PathBuf| match std::fs::read_dir(path) {
-        Ok(mut entries) => entries.next().is_some(),
-        // One that we may not look into belongs to a service, so it is in use.
-        Err(e) => e.kind() == io::ErrorKind::PermissionDenied,
-    };
-    if !setup.marker.exists() && !volumes.begun.exists() && volumes.volumes.iter().any(filled) {
+    if !setup.marker.exists() && !volumes.begun.exists() && volumes.volumes.iter().any(|v| is_filled(v)) {
         write_atomic(&setup.marker, b"")?;
     }
     if setup.marker.exists() && !volumes.volumes.is_empty() && volumes.volumes.iter().all(|v| !v.exists()) {

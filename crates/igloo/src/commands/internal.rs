@@ -42,6 +42,7 @@ pub fn enter(args: &EnterArgs, settings: &Settings, ui: &Ui) -> Result<ExitCode,
 }
 
 pub fn activate(args: &ActivateArgs, settings: &Settings, ui: &Ui) -> Result<(), CommandError> {
-    let code = hook::activate(&settings.context(ui), &settings.directory, args.shell)?;
-    Ok(ui.print(code)?)
+    let activated = hook::activate(&settings.context(ui), &settings.directory, args.shell);
+    ui.print(activated.code)?;
+    activated.failure.map_or(Ok(()), |e| Err(e.into()))
 }

@@ -24,7 +24,7 @@ fn port(person: &Person, project: &Path, service: &str) -> u16 {
     digits.parse().unwrap_or_else(|_| panic!("no port in {url}"))
 }
 
-fn find<'v>(services: &'v Value, name: &str) -> &'v Value {
+pub(crate) fn find<'v>(services: &'v Value, name: &str) -> &'v Value {
     services
         .as_array()
         .and_then(|all| all.iter().find(|s| s["name"] == name))
@@ -232,7 +232,7 @@ ready = { tcp = 9, timeout = "1s" }
     person.igloo(&project, &["down"]).ok();
 }
 
-fn supervisors(person: &Person, project: &Path) -> Vec<u32> {
+pub(crate) fn supervisors(person: &Person, project: &Path) -> Vec<u32> {
     let id = person.igloo(project, &["config", "--json"]).json()["project"]["id"].as_str().expect("id").to_owned();
     let listed = fs::read_dir("/proc").expect("list /proc");
     listed
@@ -245,18 +245,18 @@ fn supervisors(person: &Person, project: &Path) -> Vec<u32> {
         .collect()
 }
 
-fn kill(pid: u32) {
+pub(crate) fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("pid")).expect("pid");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill");
 }
 
-fn is_alive(pid: u64) -> bool {
+pub(crate) fn is_alive(pid: u64) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
         !matches!(stat.rsplit(')').next().map(|s| s.trim_start().chars().next()), Some(Some('Z' | 'X')))
     })
 }
 
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     while !condition() {
         assert!(std::time::Instant::now() < deadline, "not after 10 s: {what}");

@@ -1,4 +1,4 @@
-//! `igloo shell`, `igloo run` and the hooks.
+//! `igloo shell` and `igloo run`.
 
 use std::fs;
 
@@ -78,26 +78,4 @@ fn ad_hoc_packages_run_without_a_manifest() {
         assert_eq!(said.trim(), "2");
         assert!(!directory.join("igloo.lock").exists());
     }
-}
-
-#[test]
-fn the_bash_hook_enters_and_leaves() {
-    let person = &people()[0];
-    let project = person.project("hooked", TOOLS);
-    person.igloo(&project, &["fetch"]).ok();
-    let script = format!(
-        "eval \"$(igloo hook bash)\"; visit() {{ cd \"$1\"; eval \"$PROMPT_COMMAND\"; }}
-visit {0}; echo \"before: ${{GREETING-none}}\"; igloo allow -q; visit /; visit {0}
-echo \"inside: $GREETING\"; command -v jq; jq -n 6*7; visit /; echo \"after: ${{GREETING-none}}\"; echo \"$PATH\"",
-        project.display()
-    );
-    let output = person.command("bash").args(["-c", &script]).output().expect("bash");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let lines: Vec<&str> = said.lines().collect();
-    assert_eq!(lines[0], "before: none", "{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(lines[1], "inside: hello there", "{said}");
-    assert!(lines[2].contains("igloo"), "{said}");
-    assert_eq!(lines[3], "42", "{said}");
-    assert_eq!(lines[4], "after: none", "{said}");
-    assert!(!lines[5].contains("state"), "{said}");
 }

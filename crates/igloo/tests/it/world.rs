@@ -132,6 +132,11 @@ impl Person {
         self.home.join("data")
     }
 
+    /// Where what igloo knows of this person's projects is.
+    pub fn state(&self) -> PathBuf {
+        self.home.join("state")
+    }
+
     /// Where this person's downloads are.
     pub fn cache(&self) -> PathBuf {
         self.home.join("cache")
