@@ -9,6 +9,7 @@ mod guestbook;
 mod hook;
 mod ladder;
 mod lock;
+mod ping;
 mod recovery;
 mod shell;
 mod store;
