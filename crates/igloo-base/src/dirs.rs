@@ -13,6 +13,7 @@ use crate::digest::Sha256;
 /// | `data/volumes/<project>/<volume>` | named volumes | no |
 /// | `cache/debs/<sha256>.deb` | downloaded archives | yes |
 /// | `cache/apt/…` | verified release files and package indexes | yes |
+/// | `cache/oci/…` | layers and documents of images by digest | yes |
 /// | `state/projects/<project>/` | known projects, logs, service state | history only |
 /// | `runtime/<project>/` | sockets and locks of running projects | at boot |
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,11 @@ impl Dirs {
     /// Verified release files and package indexes.
     pub fn apt(&self) -> PathBuf {
         self.cache.join("apt")
+    }
+
+    /// Content of images by digest, and what is remembered of it.
+    pub fn oci(&self) -> PathBuf {
+        self.cache.join("oci")
     }
 
     /// Durable state of one project.

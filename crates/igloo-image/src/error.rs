@@ -101,8 +101,10 @@ pub enum ImageError {
         found: Vec<String>,
     },
     /// A user that the image does not have.
-    #[error("the image has no user or group `{name}`; name one of its packages' users, or a number")]
+    #[error("image `{image}` has no user or group `{name}`; name one of its packages' users, or a number")]
     NoUser {
+        /// The image.
+        image: String,
         /// As it was written.
         name: String,
     },

@@ -4,13 +4,17 @@
 //! docker's forms. Never opens a connection, never reads a manifest or a lock, never runs anything of an image.
 
 pub mod blobs;
+pub mod content;
 pub mod entry;
 pub mod error;
+pub mod export;
 pub mod image;
 pub mod layer;
 pub mod package;
 pub mod plan;
+pub mod reader;
 pub mod top;
+pub mod tree;
 
 mod copies;
 mod tar;

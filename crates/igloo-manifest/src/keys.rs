@@ -50,6 +50,7 @@ const DURATION: &str = "^[0-9]+(ms|s|m|h)$";
 const SIZE: &str = "^[0-9]+([KMGT](iB|B)?|B)$";
 const ABSOLUTE: &str = "^/";
 const MODE: &str = "^0?[0-7]{3}$";
+const FULL_MODE: &str = "^0?[0-7]{3,4}$";
 const SUITE: &str = "^[a-z0-9][a-z0-9._/-]*$";
 const OF: &str = "^(shells|services)\\.[a-z0-9][a-z0-9_-]*$";
 const PORT: &str = "^((.*|auto):)?[0-9]+(/(tcp|udp))?$";
@@ -115,7 +116,7 @@ pub(crate) static ROOT: Table = Table {
         key("shells", Kind::Map(Some(NAME), &SHELL_REF), "Environments to work in: `igloo shell [NAME]`.")
             .also(&["shell"]),
         key("services", Kind::Map(Some(NAME), &SERVICE_REF), "What runs: `igloo up`.").also(&["service"]),
-        key("images", Kind::Map(Some(NAME), &IMAGE_REF), "OCI images: `igloo build`.").also(&["image"]),
+        key("images", Kind::Map(Some(NAME), &IMAGE_REF), "OCI images: `igloo image build`.").also(&["image"]),
         key("vm", Kind::Table(&VM), "The virtual machine for `isolation = \"vm\"`, and for everything on macOS."),
         key(
             "scripts",
@@ -309,11 +310,61 @@ pub(crate) static IMAGE: Table = Table {
         key("kind", Kind::Choice(&["runtime", "devcontainer", "builder"]), "What it is for, `runtime` unless said.")
             .also(&["type"]),
         key("name", TEXT, "Its name in a registry, `ghcr.io/acme/guestbook`.").also(&["tag", "repository"]),
-        key("run", COMMAND, "The command, as a list of words; the service's own unless said.").also(&[
-            "command",
-            "cmd",
-            "entrypoint",
-        ]),
+        key("run", COMMAND, "The command, as a list of words; the service's own unless said.")
+            .also(&["command", "cmd"]),
+        key("entrypoint", COMMAND, "Words that come before the command, whatever command it is run with."),
+        key("labels", Kind::Map(None, &TEXT_REF), "Labels of its configuration.").also(&["label"]),
+        key("annotations", Kind::Map(None, &TEXT_REF), "Annotations of its manifest.").also(&["annotation"]),
+        key(
+            "ports",
+            Kind::List(&PORT_REF),
+            "Ports that it says it listens on, `8080` or `53/udp`; those of the service unless said.",
+        )
+        .also(&["expose"]),
+        key(
+            "volumes",
+            Kind::List(&ABSOLUTE_REF),
+            "Directories that it says it keeps data in; those of the service's named volumes unless said.",
+        )
+        .also(&["volume"]),
+        key("stop-signal", TEXT, "The signal that asks it to stop; the service's own unless said.")
+            .also(&["stop_signal"]),
+        key("healthcheck", Kind::Table(&HEALTHCHECK), "How to see that it is well; the service's `ready` unless said.")
+            .also(&["health", "ready"]),
+        key("files", Kind::List(&IMAGE_FILE_REF), "Files that are made for it.").also(&["file"]),
+        key("compression", Kind::Choice(&["zstd", "gzip"]), "How its layers are compressed, `zstd` unless said."),
+    ],
+};
+
+static ABSOLUTE_REF: Kind = Kind::Text(Some(ABSOLUTE));
+static IMAGE_FILE_REF: Kind = Kind::Table(&IMAGE_FILE);
+
+pub(crate) static HEALTHCHECK: Table = Table {
+    what: "`healthcheck`",
+    doc: "How docker and podman see that a container of the image is well.",
+    keys: &[
+        key("exec", COMMAND, "A command that succeeds inside the container.")
+            .required()
+            .also(&["test", "command", "run"]),
+        key("interval", Kind::Text(Some(DURATION)), "Between two checks."),
+        key("timeout", Kind::Text(Some(DURATION)), "Of one check."),
+        key("start-period", Kind::Text(Some(DURATION)), "Before failures count.").also(&["start_period"]),
+        key("retries", Kind::Integer(1, 1000), "How many failures make it unhealthy."),
+    ],
+};
+
+pub(crate) static IMAGE_FILE: Table = Table {
+    what: "a file of an image",
+    doc: "A file that is made for an image: exactly one of text, from, link and directory.",
+    keys: &[
+        key("path", Kind::Text(Some(ABSOLUTE)), "An absolute path in the image.").required().also(&["to"]),
+        key("text", TEXT, "What is in it.").also(&["content"]),
+        key("from", TEXT, "A file of the project that it is a copy of, relative to this file.").also(&["source"]),
+        key("link", TEXT, "It is a symlink to this.").also(&["target"]),
+        key("directory", Kind::Flag, "`true`: it is an empty directory.").also(&["dir"]),
+        key("mode", Kind::Text(Some(FULL_MODE)), "Its mode, `0644`; of directories `0755`.").also(&["chmod"]),
+        key("owner", TEXT, "Who owns it: `name`, `name:group`, `uid` or `uid:gid`; root unless said.")
+            .also(&["user", "chown"]),
     ],
 };
 

@@ -5,6 +5,7 @@
 
 pub mod edit;
 pub mod error;
+mod image;
 mod keys;
 pub mod lock;
 pub mod manifest;

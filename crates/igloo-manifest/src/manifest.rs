@@ -422,6 +422,89 @@ pub struct Image {
     pub name: Option<String>,
     /// The command it runs, as words.
     pub run: Option<Vec<String>>,
+    /// Words that come before the command, whatever command it is run with.
+    pub entrypoint: Option<Vec<String>>,
+    /// Labels of its configuration.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of its manifest.
+    pub annotations: BTreeMap<String, String>,
+    /// Ports that it says it listens on; those of the service it is made of, unless said.
+    pub ports: Option<Vec<Port>>,
+    /// Directories that it says it keeps data in; those of the service it is made of, unless said.
+    pub volumes: Option<Vec<String>>,
+    /// The signal that asks it to stop; the service's own unless said.
+    pub stop_signal: Option<i32>,
+    /// How to see that it is well; the service's `ready` unless said.
+    pub healthcheck: Option<Healthcheck>,
+    /// Files that are made for it.
+    pub files: Vec<ImageFile>,
+    /// How its layers are compressed.
+    pub compression: LayerCompression,
+}
+
+/// `healthcheck` of an image, as docker and podman run it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Healthcheck {
+    /// A command that succeeds inside the container.
+    pub exec: Vec<String>,
+    /// Between two checks.
+    pub interval: Option<Duration>,
+    /// Of one check.
+    pub timeout: Option<Duration>,
+    /// Before failures count.
+    pub start_period: Option<Duration>,
+    /// How many failures make it unhealthy.
+    pub retries: Option<u32>,
+}
+
+/// A file that is made for an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFile {
+    /// An absolute path in the image.
+    pub path: String,
+    /// What is there.
+    pub content: ImageFileContent,
+    /// Its mode: 0644, or 0755 of directories, unless said.
+    pub mode: Option<u32>,
+    /// Who owns it, `name[:group]` or `uid[:gid]`; root unless said.
+    pub owner: Option<String>,
+}
+
+/// What an [`ImageFile`] is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageFileContent {
+    /// A file with this text.
+    Text(String),
+    /// A copy of a file of the project.
+    From(PathBuf),
+    /// A symlink.
+    Link(String),
+    /// An empty directory.
+    Directory,
+}
+
+/// How layers are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum LayerCompression {
+    /// Small and quick.
+    #[default]
+    Zstd,
+    /// For readers of all ages.
+    Gzip,
+}
+
+impl LayerCompression {
+    /// The words of the manifest.
+    pub const NAMES: [(&'static str, LayerCompression); 2] =
+        [("zstd", LayerCompression::Zstd), ("gzip", LayerCompression::Gzip)];
+
+    /// The word of the manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            LayerCompression::Zstd => "zstd",
+            LayerCompression::Gzip => "gzip",
+        }
+    }
 }
 
 /// What an image is for.

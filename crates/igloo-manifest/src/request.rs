@@ -67,15 +67,12 @@ struct Expansion {
 }
 
 impl Manifest {
-    /// One request for each environment and source. An image made `of` something has none of its own.
+    /// One request for each environment and source. An image that is made `of` something and adds no package has none.
     pub fn environments(&self) -> Vec<EnvironmentRequest> {
-        self.contents()
-            .filter(|(key, _)| match key.strip_prefix("images.") {
-                Some(image) => self.images.get(image).is_some_and(|i| i.of.is_none()),
-                None => true,
-            })
-            .flat_map(|(key, content)| self.requests(&key, content))
-            .collect()
+        let keys = (self.shells.keys().map(|name| format!("shells.{name}")))
+            .chain(self.services.keys().map(|name| format!("services.{name}")))
+            .chain(self.images.keys().filter(|name| self.image_is_resolved(name)).map(|name| format!("images.{name}")));
+        keys.filter_map(|key| self.content_of(&key).map(|content| self.requests(&key, &content))).flatten().collect()
     }
 
     /// Everything with a [`Content`] and its key: `shells.default`, `services.db`, `images.web`.
@@ -84,12 +81,6 @@ impl Manifest {
         let services = self.services.iter().map(|(name, s)| (format!("services.{name}"), &s.content));
         let images = self.images.iter().map(|(name, i)| (format!("images.{name}"), &i.content));
         shells.chain(services).chain(images)
-    }
-
-    /// The key of the environment that an image holds: its own, or that of what it is made of.
-    pub fn image_environment(&self, image: &str) -> Option<String> {
-        let image_is = self.images.get(image)?;
-        Some(image_is.of.clone().unwrap_or_else(|| format!("images.{image}")))
     }
 
     /// Tools that the built-in sets in use cannot give, each with the reason.

@@ -224,6 +224,15 @@ pub(crate) fn mode(text: &str) -> Result<u32> {
     }
 }
 
+/// [`mode`] with setuid, setgid and sticky.
+pub(crate) fn full_mode(text: &str) -> Result<u32> {
+    let digits = text.bytes().all(|c| (b'0'..=b'7').contains(&c));
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if digits && (3..=5).contains(&text.len()) && mode <= 0o7777 => Ok(mode),
+        _ => Err(BadText::new(format!("`{text}` is no file mode"), "three or four octal digits: `0755`, `2770`")),
+    }
+}
+
 /// An absolute path without `.` and `..`; returned without a slash at the end.
 pub(crate) fn absolute(text: &str) -> Result<String> {
     if !text.starts_with('/') {
@@ -405,6 +414,11 @@ pub(crate) fn signal(text: &str) -> Result<i32> {
             let names: Vec<_> = SIGNALS.iter().map(|(name, _)| *name).collect();
             BadText::new(format!("`{text}` is no signal to stop with"), format!("one of {}", names.join(", ")))
         })
+}
+
+/// The name of a signal that [`signal`] knows, `SIGTERM`.
+pub fn signal_name(number: i32) -> &'static str {
+    SIGNALS.iter().find(|(_, n)| *n == number).map_or("SIGTERM", |(name, _)| name)
 }
 
 /// The name of an image in a registry; its tag is given when it is pushed.

@@ -393,8 +393,6 @@ fn images_and_copies() {
             8:7-8:19 `services.wbe`: there is no `services.wbe` to make an image of
               | not in this file
               = did you mean `services.web`?
-            11:14-11:17 `git`: image `b` is of `services.web` and has packages of its own
-              = add them to `services.web`, or remove `of`
             12:9-12:10 `c`: image `c` has nothing in it
               = say `of = "services.NAME"`, or list `packages`
             15:9-15:17 `Acme/x:1`: `Acme/x:1` is no name of an image
@@ -520,7 +518,9 @@ fn two_sources_are_two_requests() {
     assert_eq!(service.excludes, ["tzdata"]);
     assert!(service.roots.iter().all(|r| r.name != "tzdata"));
     assert!(service.roots.iter().any(|r| r.name == "less"), "the user's own @base");
-    assert!(!requests.iter().any(|e| e.key == "images.a"), "it is of a service");
+    let image = requests.iter().find(|e| e.key == "images.a").unwrap();
+    assert!(image.roots.iter().any(|r| r.name == "sudo"), "what every devcontainer has");
+    assert!(image.roots.iter().any(|r| r.name == "less"), "what the service has that it is of");
     assert!(requests.iter().any(|e| e.key == "images.b"));
 }
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use igloo_base::file::{At, create_dirs};
+use igloo_formats::nix::StorePath;
 use igloo_manifest::Content;
 use igloo_store::Store;
 
@@ -21,8 +22,8 @@ pub(crate) fn realise(
     store: &Store,
     key: &str,
     content: Option<&Content>,
-) -> Result<Vec<PathBuf>, OpsError> {
-    let Some(content) = content.filter(|c| !c.copy.is_empty()) else { return Ok(Vec::new()) };
+) -> Result<Option<(StorePath, PathBuf)>, OpsError> {
+    let Some(content) = content.filter(|c| !c.copy.is_empty()) else { return Ok(None) };
     let staged = store.stage::<OpsError>(&format!("copy-{key}"), &[], |out| {
         let data = out.join("data");
         for copy in &content.copy {
@@ -41,7 +42,8 @@ pub(crate) fn realise(
     if store.root_target(&project.id.0, &root)?.as_ref() != Some(&path) {
         store.add_root(&project.id.0, &root, &path)?;
     }
-    Ok(vec![store.physical(&path).join("data")])
+    let data = store.physical(&path).join("data");
+    Ok(Some((path, data)))
 }
 
 fn tree(key: &str, from: &Path, to: &Path, mode: Option<u32>) -> Result<(), OpsError> {

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use igloo_base::{Event, Sha256, System};
 use igloo_env::{Environment, Identities, Member, Settings};
 use igloo_formats::nix::StorePath;
+use igloo_manifest::Lock;
 use igloo_manifest::lock::{LockedEnvironment, LockedPackage};
-use igloo_manifest::{Content, Lock};
 use igloo_store::Store;
 use serde::Serialize;
 
@@ -40,47 +40,48 @@ pub fn realise(
     keys: &[String],
     locked: bool,
 ) -> Result<Vec<Realised>, OpsError> {
-    lock::ensure(ctx, project, locked)?;
     let store = Store::open(ctx.dirs.store_root())?;
-    let mut found = Vec::new();
-    for key in keys {
-        match warm(project, &store, key)? {
-            Some(environment) => found.push(environment),
-            None => {
-                found = assemble_all(ctx, project, &store, keys, locked)?;
-                break;
-            }
-        }
-    }
+    let found = realise_on(ctx, project, &store, System::current(), keys, locked)?;
     keys.iter()
         .zip(found)
         .map(|(key, environment)| {
-            let copies = copy::realise(project, &store, key, content(project, key))?;
-            Ok(Realised { environment, copies })
+            let content = project.manifest.content_of(key);
+            let copied = copy::realise(project, &store, key, content.as_deref())?;
+            Ok(Realised { environment, copies: copied.into_iter().map(|(_, data)| data).collect() })
         })
         .collect()
+}
+
+/// [`realise`] for any system, without the project's own files: nothing of an environment is run to make it.
+pub(crate) fn realise_on(
+    ctx: &Context<'_>,
+    project: &mut Project,
+    store: &Store,
+    system: System,
+    keys: &[String],
+    locked: bool,
+) -> Result<Vec<Environment>, OpsError> {
+    lock::ensure(ctx, project, locked)?;
+    let mut found = Vec::new();
+    for key in keys {
+        match warm(project, store, system, key)? {
+            Some(environment) => found.push(environment),
+            None => return assemble_all(ctx, project, store, system, keys, locked),
+        }
+    }
+    Ok(found)
 }
 
 /// The environment of `key` as the lock has it, if it is assembled.
 pub fn current(ctx: &Context<'_>, project: &Project, key: &str) -> Result<Environment, OpsError> {
     let store = Store::open(ctx.dirs.store_root())?;
-    warm(project, &store, key)?.ok_or(OpsError::LockStale)
-}
-
-fn content<'p>(project: &'p Project, key: &str) -> Option<&'p Content> {
-    let (table, name) = key.split_once('.')?;
-    match table {
-        "shells" => project.manifest.shells.get(name).map(|s| &s.content),
-        "services" => project.manifest.services.get(name).map(|s| &s.content),
-        "images" => project.manifest.images.get(name).map(|i| &i.content),
-        _ => None,
-    }
+    warm(project, &store, System::current(), key)?.ok_or(OpsError::LockStale)
 }
 
 /// The environment, if the lock is complete for it and it was assembled from just that; no database is opened.
-fn warm(project: &Project, store: &Store, key: &str) -> Result<Option<Environment>, OpsError> {
+fn warm(project: &Project, store: &Store, system: System, key: &str) -> Result<Option<Environment>, OpsError> {
     let Some(lock) = project.lock()? else { return Ok(None) };
-    let locked = locked_environment(lock, key)?;
+    let locked = environment_on(lock, system, key)?;
     let packages = packages_of(lock, locked);
     if packages.iter().any(|p| p.store.is_none()) {
         return Ok(None);
@@ -97,7 +98,11 @@ fn load(store: &Store, path: &StorePath) -> Result<Environment, OpsError> {
 
 /// What the lock says of an environment on this machine's system.
 pub(crate) fn locked_environment<'l>(lock: &'l Lock, key: &str) -> Result<&'l LockedEnvironment, OpsError> {
-    let system = System::current();
+    environment_on(lock, System::current(), key)
+}
+
+/// What the lock says of an environment on a system.
+pub(crate) fn environment_on<'l>(lock: &'l Lock, system: System, key: &str) -> Result<&'l LockedEnvironment, OpsError> {
     let mut of_system = lock.environments.iter().filter(|e| e.system == system).peekable();
     if of_system.peek().is_none() && !lock.environments.is_empty() {
         return Err(OpsError::SystemNotLocked { system: system.nix() });
@@ -140,19 +145,25 @@ fn root_key(project: &Project, lock: &Lock, environment: &LockedEnvironment, pac
     for (package, decision) in &project.manifest.scripts {
         text.push_str(&format!("script {package} {}\n", decision.name()));
     }
-    format!("{}@{}", environment.key, &Sha256::of(text.as_bytes()).to_string()[..16])
+    format!("{}@{}", root_name(&environment.key, environment.system), &Sha256::of(text.as_bytes()).to_string()[..16])
+}
+
+/// The part of a root's name that stays when its environment changes.
+fn root_name(key: &str, system: System) -> String {
+    if system == System::current() { key.to_owned() } else { format!("{key}+{}", system.deb_arch()) }
 }
 
 fn assemble_all(
     ctx: &Context<'_>,
     project: &mut Project,
     store: &Store,
+    system: System,
     keys: &[String],
     locked: bool,
 ) -> Result<Vec<Environment>, OpsError> {
     let Some(lock) = project.lock()? else { return Err(OpsError::LockStale) };
     let mut lock = lock.clone();
-    let objects = fetch::objects(ctx, project, store, &lock, keys)?;
+    let objects = fetch::objects(ctx, project, store, &lock, system, keys)?;
     for package in &mut lock.packages {
         if let Some(path) = objects.get(&package.sha256) {
             package.store = Some(path.clone());
@@ -164,7 +175,7 @@ fn assemble_all(
     let mut identities = Identities { users: lock.users.clone(), groups: lock.groups.clone() };
     let mut unhandled = BTreeMap::new();
     for key in sorted {
-        let members = members(&lock, store, key)?;
+        let members = members(&lock, store, system, key)?;
         let plan = igloo_env::plan(&members, &identities, &project.manifest.scripts)?;
         identities = plan.identities;
         unhandled.extend(plan.unhandled.into_iter().map(|s| ((s.package.clone(), s.script), s)));
@@ -183,7 +194,7 @@ fn assemble_all(
     lock.unpack = igloo_store::UNPACK;
     let mut environments = Vec::new();
     for key in keys {
-        environments.push(assemble(project, store, &lock, &identities, key)?);
+        environments.push(assemble(project, store, &lock, &identities, system, key)?);
     }
     // Completed last: a lock that names store paths was realised from end to end.
     if !locked && let Err(e) = project.set_lock(lock.clone()) {
@@ -199,8 +210,8 @@ fn is_read_only(error: &igloo_base::PathError) -> bool {
     matches!(error.source.kind(), std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem)
 }
 
-fn members(lock: &Lock, store: &Store, key: &str) -> Result<Vec<Member>, OpsError> {
-    let environment = locked_environment(lock, key)?;
+fn members(lock: &Lock, store: &Store, system: System, key: &str) -> Result<Vec<Member>, OpsError> {
+    let environment = environment_on(lock, system, key)?;
     packages_of(lock, environment)
         .into_iter()
         .map(|p| {
@@ -221,9 +232,10 @@ fn assemble(
     store: &Store,
     lock: &Lock,
     identities: &Identities,
+    system: System,
     key: &str,
 ) -> Result<Environment, OpsError> {
-    let locked = locked_environment(lock, key)?;
+    let locked = environment_on(lock, system, key)?;
     let packages = packages_of(lock, locked);
     let root = root_key(project, lock, locked, &packages);
     if let Some(path) = store.root_target(&project.id.0, &root)?
@@ -231,7 +243,7 @@ fn assemble(
     {
         return load(store, &path);
     }
-    let members = members(lock, store, key)?;
+    let members = members(lock, store, system, key)?;
     let mut settings = Settings::default();
     let groups = igloo_env::bundles(&members)?;
     let mut references: Vec<StorePath> = members.iter().map(|m| m.path.clone()).collect();
@@ -249,8 +261,9 @@ fn assemble(
     store.protect(std::slice::from_ref(&path))?;
     store.commit(vec![staged])?;
     store.add_root(&project.id.0, &root, &path)?;
+    let name = root_name(key, system);
     for old in store.project_roots(&project.id.0)?.keys() {
-        if *old != root && old.split('@').next() == Some(key) {
+        if *old != root && old.split('@').next() == Some(name.as_str()) {
             store.remove_root(&project.id.0, old)?;
         }
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use igloo_base::PathError;
 use igloo_container::ContainerError;
 use igloo_env::EnvError;
+use igloo_image::ImageError;
 use igloo_manifest::edit::EditError;
 use igloo_manifest::lock::Problem;
 use igloo_manifest::resolve::Conflict;
@@ -54,6 +55,9 @@ pub enum OpsError {
     /// An environment.
     #[error(transparent)]
     Env(#[from] EnvError),
+    /// An image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// A container.
     #[error(transparent)]
     Container(#[from] ContainerError),
@@ -186,6 +190,25 @@ pub enum OpsError {
         missing: usize,
     },
 
+    /// A project without images.
+    #[error("igloo.toml declares no image; write `[images.NAME]` with `of = \"services.NAME\"` or `packages`")]
+    NoImages,
+    /// Something of an image that this igloo can't make.
+    #[error("image `{image}` asks for {what}, which this igloo can't do yet")]
+    ImageNotYet {
+        /// The image.
+        image: String,
+        /// What it asks for.
+        what: &'static str,
+    },
+    /// A file of an image that is too large to be held in memory.
+    #[error("`{}` is too large for `files` of image `{image}`; use `copy`", path.display())]
+    FileTooLarge {
+        /// The image.
+        image: String,
+        /// The file.
+        path: PathBuf,
+    },
     /// A service of this name is not declared.
     #[error("there is no service `{name}` in igloo.toml; there are: {}", or_none(known))]
     NoService {

@@ -51,11 +51,12 @@ pub(crate) fn objects(
     project: &Project,
     store: &Store,
     lock: &Lock,
+    system: System,
     keys: &[String],
 ) -> Result<BTreeMap<Sha256, StorePath>, OpsError> {
     let mut wanted: BTreeMap<Sha256, &LockedPackage> = BTreeMap::new();
     for key in keys {
-        let environment = environment::locked_environment(lock, key)?;
+        let environment = environment::environment_on(lock, system, key)?;
         wanted.extend(environment::packages_of(lock, environment).into_iter().map(|p| (p.sha256, p)));
     }
     let packages: Vec<&LockedPackage> = wanted.into_values().collect();
@@ -192,9 +193,11 @@ fn addresses(
     let mut addresses = BTreeMap::new();
     let names: BTreeSet<&str> = packages.iter().map(|p| p.source.as_str()).collect();
     for name in names {
+        let architectures: BTreeSet<&str> = packages.iter().map(|p| p.system.deb_arch()).collect();
+        let architectures: Vec<&str> = architectures.into_iter().collect();
         for request in lock::suite_requests(project, lock::debian(project, name, name)?) {
             if packages.iter().any(|p| p.source == name && p.suite == request.suite) {
-                let location = machine.locate(&request, &[System::current().deb_arch()])?;
+                let location = machine.locate(&request, &architectures)?;
                 addresses.insert((name.to_owned(), request.suite), location.urls);
             }
         }

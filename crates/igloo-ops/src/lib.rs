@@ -13,6 +13,7 @@ pub mod error;
 pub mod fetch;
 pub mod gc;
 pub mod hook;
+pub mod image;
 pub mod init;
 pub mod lock;
 pub mod logs;

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::Places;
 use super::fields::{Context, similar};
-use crate::manifest::{Manifest, PackageSpec, Source, SpecKind};
+use crate::manifest::{ImageKind, Manifest, PackageSpec, Source, SpecKind};
 use crate::sets;
 
 pub(super) fn check(cx: &mut Context, manifest: &Manifest, places: &Places) {
@@ -115,17 +115,10 @@ fn images(cx: &mut Context, manifest: &Manifest, places: &Places) {
     }
     for (name, image) in &manifest.images {
         let span = places.images.get(name).cloned().unwrap_or_default();
-        match (&image.of, image.content.packages.first()) {
-            (Some(of), Some(first)) => {
-                let message = format!("image `{name}` is of `{of}` and has packages of its own");
-                let help = format!("add them to `{of}`, or remove `of`");
-                cx.error(first.span.clone(), message, "", Some(help));
-            }
-            (None, None) if image.content.copy.is_empty() => {
-                let message = format!("image `{name}` has nothing in it");
-                cx.error(span, message, "", Some("say `of = \"services.NAME\"`, or list `packages`".to_owned()));
-            }
-            _ => {}
+        let empty = image.of.is_none() && image.content.packages.is_empty() && image.content.copy.is_empty();
+        if empty && image.kind != ImageKind::Devcontainer {
+            let message = format!("image `{name}` has nothing in it");
+            cx.error(span, message, "", Some("say `of = \"services.NAME\"`, or list `packages`".to_owned()));
         }
     }
 }

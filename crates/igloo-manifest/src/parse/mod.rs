@@ -6,6 +6,7 @@
 mod check;
 mod content;
 mod fields;
+mod image;
 mod service;
 
 use std::collections::BTreeMap;
@@ -18,9 +19,7 @@ use fields::{Context, Fields};
 
 use crate::error::{Diagnostic, ManifestError};
 use crate::keys;
-use crate::manifest::{
-    Base, Debian, Image, ImageKind, Manifest, Nixpkgs, Port, Project, ScriptDecision, Set, Shell, Source, Vm,
-};
+use crate::manifest::{Base, Debian, Manifest, Nixpkgs, Port, Project, ScriptDecision, Set, Shell, Source, Vm};
 use crate::node::{Entry, Node, Value};
 use crate::words;
 
@@ -85,7 +84,7 @@ fn document(cx: &mut Context, root: &Node, path: &Path) -> Option<Manifest> {
     });
     let shells = each(cx, fields.get("shells"), "shells", shell);
     let services = each(cx, fields.get("services"), "services", |cx, entry| service::service(cx, entry, &mut places));
-    let images = each(cx, fields.get("images"), "images", |cx, entry| image(cx, entry, &mut places));
+    let images = each(cx, fields.get("images"), "images", |cx, entry| image::image(cx, entry, &mut places));
     let vm = fields.entry("vm").and_then(|e| vm(cx, e));
     let scripts = each(cx, fields.get("scripts"), "scripts", |cx, entry| {
         fields::choice(cx, &format!("scripts.{}", entry.key), &entry.node, &ScriptDecision::NAMES)
@@ -254,22 +253,6 @@ fn shell(cx: &mut Context, entry: &Entry) -> Option<Shell> {
     let isolation = fields.choice(cx, "isolation", &crate::manifest::Isolation::NAMES).unwrap_or_default();
     let hook = fields.text(cx, "hook").map(|(text, _)| text.to_owned());
     Some(Shell { content, isolation, hook })
-}
-
-fn image(cx: &mut Context, entry: &Entry, places: &mut Places) -> Option<Image> {
-    cx.good_key(entry, words::name(&entry.key, "an image"))?;
-    places.images.insert(entry.key.to_string(), header(entry));
-    let what = format!("images.{}", entry.key);
-    let mut fields = Fields::open(cx, &keys::IMAGE, &what, &entry.node, header(entry))?;
-    let content = content::content(cx, &mut fields);
-    let of = fields.text(cx, "of").map(|(text, node)| {
-        places.of.push((entry.key.to_string(), text.to_owned(), node.inner_span(cx.text)));
-        text.to_owned()
-    });
-    let kind = fields.choice(cx, "kind", &ImageKind::NAMES).unwrap_or_default();
-    let name = fields.checked(cx, "name", words::image_name);
-    let run = fields.command(cx, "run");
-    Some(Image { content, of, kind, name, run })
 }
 
 fn vm(cx: &mut Context, entry: &Entry) -> Option<Vm> {

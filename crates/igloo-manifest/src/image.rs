@@ -1,0 +1,95 @@
+//! What an image is made of: its own content, and that of what it is `of`.
+
+use std::borrow::Cow;
+
+use crate::manifest::{Base, Content, Image, ImageKind, Manifest, PackageSpec, SpecKind};
+
+/// What every devcontainer has: what VS Code's server needs, a way to become root, and a hook for `cd`.
+const DEVCONTAINER: [&str; 6] = ["@base", "@vscodeCompat", "git", "sudo", "direnv", "less"];
+
+impl Manifest {
+    /// Whether an image has an environment of its own in the lock, instead of that of what it is made of.
+    pub fn image_is_resolved(&self, image: &str) -> bool {
+        self.images.get(image).is_some_and(|image| {
+            let more = !image.content.packages.is_empty()
+                || image.content.base.is_some()
+                || image.content.recommends.is_some()
+                || image.kind == ImageKind::Devcontainer;
+            image.of.is_none() || more
+        })
+    }
+
+    /// The key of the environment that an image holds: its own, or that of what it is made of.
+    pub fn image_environment(&self, image: &str) -> Option<String> {
+        let of = self.images.get(image)?.of.as_ref();
+        Some(of.filter(|_| !self.image_is_resolved(image)).cloned().unwrap_or_else(|| format!("images.{image}")))
+    }
+
+    /// What is in an image: what it is made of, and over that what it says itself.
+    pub fn image_content(&self, image: &str) -> Option<Content> {
+        let image = self.images.get(image)?;
+        let mut content = match image.of.as_deref().and_then(|of| self.content(of)) {
+            Some(below) => over(below, &image.content),
+            None => image.content.clone(),
+        };
+        if image.kind == ImageKind::Devcontainer {
+            let implied = DEVCONTAINER.iter().map(|text| implied(text));
+            let asked: Vec<PackageSpec> =
+                implied.filter(|s| content.packages.iter().all(|p| p.text != s.text)).collect();
+            content.packages.extend(asked);
+        }
+        // Nothing that isn't asked for: what a service runs in is asked for by the service.
+        if image.of.is_none() && image.kind == ImageKind::Runtime {
+            content.base.get_or_insert(Base::None);
+        }
+        Some(content)
+    }
+
+    /// The content of a shell, a service or an image by its key, `services.web`.
+    pub fn content_of(&self, key: &str) -> Option<Cow<'_, Content>> {
+        match key.strip_prefix("images.") {
+            Some(image) => self.image_content(image).map(Cow::Owned),
+            None => self.content(key).map(Cow::Borrowed),
+        }
+    }
+
+    fn content(&self, key: &str) -> Option<&Content> {
+        match key.split_once('.')? {
+            ("shells", name) => self.shells.get(name).map(|s| &s.content),
+            ("services", name) => self.services.get(name).map(|s| &s.content),
+            _ => None,
+        }
+    }
+}
+
+/// `content` on top of `below`.
+fn over(below: &Content, content: &Content) -> Content {
+    let mut all = below.clone();
+    all.packages.extend(content.packages.iter().filter(|p| below.packages.iter().all(|b| b.text != p.text)).cloned());
+    all.env.extend(content.env.clone());
+    all.user = content.user.clone().or(all.user);
+    all.workdir = content.workdir.clone().or(all.workdir);
+    all.copy.extend(content.copy.clone());
+    all.recommends = content.recommends.or(all.recommends);
+    all.base = content.base.or(all.base);
+    all
+}
+
+fn implied(text: &str) -> PackageSpec {
+    let kind = match text.strip_prefix('@') {
+        Some(set) => SpecKind::Set(set.to_owned()),
+        None => SpecKind::Package { source: None, name: text.to_owned(), version: None, suite: None },
+    };
+    PackageSpec { text: text.to_owned(), span: 0..0, kind }
+}
+
+impl Image {
+    /// Whether the image adds somebody of its own: a runtime image without a user, and every devcontainer.
+    pub fn account(&self, user: Option<&str>) -> Option<&'static str> {
+        match self.kind {
+            ImageKind::Devcontainer => Some("vscode"),
+            ImageKind::Runtime if user.is_none() => Some("app"),
+            ImageKind::Runtime | ImageKind::Builder => None,
+        }
+    }
+}

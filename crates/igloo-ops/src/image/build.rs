@@ -1,0 +1,178 @@
+//! `igloo image build`.
+
+use std::collections::BTreeMap;
+
+use igloo_base::System;
+use igloo_image::plan::{FleetImage, FleetPackage, PlannedLayer};
+use igloo_image::{Compression, ImageSpec, Package};
+use igloo_manifest::{ImageKind, LayerCompression, Lock};
+use igloo_store::Store;
+
+use super::{Made, annotations, blobs, chosen, source_package, spec};
+use crate::context::Context;
+use crate::error::OpsError;
+use crate::project::Project;
+use crate::{copy, environment};
+
+/// What to build.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Images by their names in the manifest; none means all.
+    pub names: Vec<String>,
+    /// For these systems; none means all that are locked.
+    pub systems: Vec<System>,
+    /// Fail instead of changing the lock.
+    pub locked: bool,
+    /// Instead of what the manifest says.
+    pub compression: Option<LayerCompression>,
+}
+
+/// Makes images; what was made before costs one look.
+pub fn build(ctx: &Context<'_>, project: &mut Project, options: &Options) -> Result<Vec<Made>, OpsError> {
+    let names = chosen(project, &options.names)?;
+    let specs = specs(ctx, project, &names, options)?;
+    let blobs = blobs(ctx);
+    let mut made: Vec<Made> = Vec::new();
+    // One run for each way of compressing, so that layers are made together.
+    for compression in [Compression::Zstd, Compression::Gzip] {
+        let of_this: Vec<&Planned> = specs.iter().filter(|s| s.compression == compression).collect();
+        let images: Vec<ImageSpec> = of_this.iter().map(|s| s.spec.clone()).collect();
+        let built = igloo_image::build(&blobs, &images, compression, ctx.reporter)?;
+        for (planned, built) in of_this.into_iter().zip(built) {
+            match made.iter_mut().find(|m| m.image == planned.image) {
+                Some(made) => made.images.push((planned.spec.system, built)),
+                None => made.push(Made {
+                    image: planned.image.clone(),
+                    repository: project.manifest.images[&planned.image].name.clone(),
+                    top: built.manifest.clone(),
+                    images: vec![(planned.spec.system, built)],
+                }),
+            }
+        }
+    }
+    for made in &mut made {
+        let annotations = made_annotations(&specs, &made.image);
+        let images: Vec<_> = made.images.iter().map(|(_, built)| built.clone()).collect();
+        made.top = igloo_image::join(&blobs, &images, &annotations)?;
+    }
+    made.sort_by_key(|m| names.iter().position(|n| *n == m.image));
+    Ok(made)
+}
+
+fn made_annotations(specs: &[Planned], image: &str) -> BTreeMap<String, String> {
+    specs.iter().find(|s| s.image == image).map(|s| s.spec.annotations.clone()).unwrap_or_default()
+}
+
+/// An image of one system, and how it is to be compressed.
+struct Planned {
+    image: String,
+    compression: Compression,
+    spec: ImageSpec,
+}
+
+fn specs(
+    ctx: &Context<'_>,
+    project: &mut Project,
+    names: &[String],
+    options: &Options,
+) -> Result<Vec<Planned>, OpsError> {
+    for name in names {
+        if project.manifest.images[name].kind == ImageKind::Builder {
+            return Err(OpsError::ImageNotYet { image: name.clone(), what: "`kind = \"builder\"`" });
+        }
+    }
+    let keys: Vec<String> = names.iter().filter_map(|name| project.manifest.image_environment(name)).collect();
+    let mut unique = keys.clone();
+    unique.sort();
+    unique.dedup();
+    let store = Store::open(ctx.dirs.store_root())?;
+    let systems = match options.systems.is_empty() {
+        true => project.manifest.project.systems.clone(),
+        false => options.systems.clone(),
+    };
+    let mut copies = BTreeMap::new();
+    for name in names {
+        let content = project.manifest.image_content(name);
+        let copied = copy::realise(project, &store, &format!("images.{name}"), content.as_ref())?;
+        copies.insert(name.clone(), copied.into_iter().collect::<Vec<_>>());
+    }
+    let mut specs = Vec::new();
+    for system in &systems {
+        let realised = environment::realise_on(ctx, project, &store, *system, &unique, options.locked)?;
+        let environments: BTreeMap<&String, _> = unique.iter().zip(realised).collect();
+        let Some(lock) = project.lock()? else { return Err(OpsError::LockStale) };
+        let created = created(lock);
+        for (name, key) in names.iter().zip(&keys) {
+            let image = &project.manifest.images[name];
+            let environment = &environments[key];
+            let content = project.manifest.image_content(name).unwrap_or_default();
+            let (additions, config) = spec::spec(project, name, image, &content, environment)?;
+            let fleet = fleet_image(project, lock, *system, name, key)?;
+            let physical: BTreeMap<_, _> = environment.members.iter().map(|(path, at)| (path, at)).collect();
+            let locked = environment::packages_of(lock, environment::environment_on(lock, *system, key)?);
+            let mut packages = Vec::new();
+            for package in &locked {
+                let path = package.store.clone().ok_or(OpsError::LockStale)?;
+                packages.push(Package {
+                    physical: physical.get(&path).map(|at| (*at).clone()).unwrap_or_else(|| store.physical(&path)),
+                    path,
+                    name: package.name.clone(),
+                    version: package.version.to_string(),
+                    architecture: package.architecture.clone(),
+                });
+            }
+            let compression = match options.compression.unwrap_or(image.compression) {
+                LayerCompression::Zstd => Compression::Zstd,
+                LayerCompression::Gzip => Compression::Gzip,
+            };
+            specs.push(Planned {
+                image: name.clone(),
+                compression,
+                spec: ImageSpec {
+                    name: format!("{name} ({})", system.deb_arch()),
+                    system: *system,
+                    environment: environment.clone(),
+                    weights: locked.iter().map(|p| p.installed_size * 1024).collect(),
+                    packages,
+                    layers: layers(project, &fleet)?,
+                    copies: copies[name].clone(),
+                    additions,
+                    config,
+                    annotations: annotations(image, created.as_deref()),
+                    created: created.clone(),
+                },
+            });
+        }
+    }
+    Ok(specs)
+}
+
+/// When the newest of what is in the lock was published.
+fn created(lock: &Lock) -> Option<String> {
+    lock.sources.values().flat_map(|s| &s.suites).map(|s| s.date.clone()).max()
+}
+
+/// An image as the plan of layers sees it. In the lock's order of packages.
+pub(crate) fn fleet_image(
+    project: &Project,
+    lock: &Lock,
+    system: System,
+    name: &str,
+    key: &str,
+) -> Result<FleetImage, OpsError> {
+    let locked = environment::packages_of(lock, environment::environment_on(lock, system, key)?);
+    let packages = locked.into_iter().map(|p| FleetPackage {
+        name: p.name.clone(),
+        version: p.version.to_string(),
+        architecture: p.architecture.clone(),
+        source: source_package(p),
+        size: p.size,
+        installed: p.installed_size * 1024,
+    });
+    Ok(FleetImage { name: format!("{}/{name}", project.manifest.project.name), packages: packages.collect() })
+}
+
+/// Which package lies in which layer.
+fn layers(_project: &Project, image: &FleetImage) -> Result<Vec<PlannedLayer>, OpsError> {
+    Ok(vec![PlannedLayer { name: "packages".to_owned(), packages: (0..image.packages.len()).collect() }])
+}

@@ -1,0 +1,65 @@
+//! `igloo image`: environments as OCI images.
+//!
+//! [`spec`] says what a project's image is, [`build`] makes it, the other files are the verbs on images that are made.
+
+pub mod build;
+mod spec;
+
+use std::collections::BTreeMap;
+
+use igloo_base::System;
+use igloo_formats::oci::Descriptor;
+use igloo_image::{Blobs, BuiltImage};
+use igloo_manifest::lock::LockedPackage;
+
+use crate::context::Context;
+use crate::error::OpsError;
+use crate::project::Project;
+
+/// An image of a project, made: everything of it is on this machine.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// Its name in the manifest.
+    pub image: String,
+    /// Its name in a registry, without a tag.
+    pub repository: Option<String>,
+    /// The index or, for one system, the manifest.
+    pub top: Descriptor,
+    /// One for each system.
+    pub images: Vec<(System, BuiltImage)>,
+}
+
+/// Where content by digest is kept.
+pub(crate) fn blobs(ctx: &Context<'_>) -> Blobs {
+    Blobs::new(ctx.dirs.oci())
+}
+
+/// The images that are meant: those named, or all.
+fn chosen(project: &Project, names: &[String]) -> Result<Vec<String>, OpsError> {
+    let known: Vec<String> = project.manifest.images.keys().cloned().collect();
+    if known.is_empty() {
+        return Err(OpsError::NoImages);
+    }
+    match names.iter().find(|name| !known.contains(name)) {
+        Some(name) => Err(OpsError::NoEnvironment { kind: "image", name: name.clone(), known }),
+        None if names.is_empty() => Ok(known),
+        None => Ok(names.to_vec()),
+    }
+}
+
+/// The source package: archives keep a package's file in a directory of its name.
+pub(crate) fn source_package(package: &LockedPackage) -> String {
+    let mut parts = package.file.rsplit('/');
+    let directory = parts.nth(1).filter(|_| package.file.starts_with("pool/"));
+    directory.unwrap_or(&package.name).to_owned()
+}
+
+/// Annotations that OCI names, with what the manifest says over them.
+fn annotations(image: &igloo_manifest::Image, created: Option<&str>) -> BTreeMap<String, String> {
+    let mut annotations = BTreeMap::new();
+    if let Some(created) = created {
+        annotations.insert("org.opencontainers.image.created".to_owned(), created.to_owned());
+    }
+    annotations.extend(image.annotations.clone());
+    annotations
+}
