@@ -115,6 +115,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) content: Content<'a>,
     /// How long the whole of the answer's content may take; without, only each pause is limited.
     pub(crate) whole: Option<Duration>,
+    /// How long the answer may be awaited, if not as long as any other.
+    pub(crate) answer: Option<Duration>,
 }
 
 impl std::fmt::Debug for Client {
@@ -178,13 +180,17 @@ fn call(
     agent: &Agent,
     request: ureq::http::request::Builder,
     body: impl AsSendBody,
-    whole: Option<Duration>,
+    (whole, answer): (Option<Duration>, Option<Duration>),
 ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
     let request = request.body(body)?;
-    match whole {
-        Some(_) => agent.run(agent.configure_request(request).timeout_recv_body(whole).build()),
-        None => agent.run(request),
+    if whole.is_none() && answer.is_none() {
+        return agent.run(request);
     }
+    let mut config = agent.configure_request(request).timeout_recv_body(whole);
+    if answer.is_some() {
+        config = config.timeout_recv_response(answer);
+    }
+    agent.run(config.build())
 }
 
 /// The maps are consistent between any two statements, so that a panic elsewhere does not spoil them.
@@ -234,7 +240,7 @@ impl Client {
         let mut at = url.to_owned();
         for _ in 0..=MAX_REDIRECTS {
             let content = Content::None;
-            let ask = Ask { method: ureq::http::Method::GET, url: &at, headers, content, whole: None };
+            let ask = Ask { method: ureq::http::Method::GET, url: &at, headers, content, whole: None, answer: None };
             let answer = self.exchange(ask)?;
             if !answer.is_redirection() {
                 return Ok(answer);
@@ -257,13 +263,13 @@ impl Client {
         for (name, value) in ask.headers {
             request = request.header(*name, *value);
         }
-        let whole = ask.whole;
+        let limits = (ask.whole, ask.answer);
         let answered = match ask.content {
-            Content::None => call(&agent, request, (), whole),
-            Content::Bytes(bytes) => call(&agent, request, bytes, whole),
+            Content::None => call(&agent, request, (), limits),
+            Content::Bytes(bytes) => call(&agent, request, bytes, limits),
             Content::Stream(reader, length) => {
                 let request = request.header("Content-Length", length);
-                call(&agent, request, ureq::SendBody::from_reader(reader), whole)
+                call(&agent, request, ureq::SendBody::from_reader(reader), limits)
             }
         };
         let (head, body) = answered.map_err(transport)?.into_parts();

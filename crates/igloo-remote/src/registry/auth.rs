@@ -214,6 +214,7 @@ impl Registry {
                         headers,
                         content,
                         whole,
+                        answer: None,
                     }))
                 })
             }
@@ -232,7 +233,7 @@ impl Registry {
                 headers.extend((!basic.is_empty()).then_some(("Authorization", basic.as_str())));
                 self.inner.client.retry(|| {
                     let content = Content::None;
-                    let ask = Ask { method: Method::GET, url: &asked, headers: &headers, content, whole };
+                    let ask = Ask { method: Method::GET, url: &asked, headers: &headers, content, whole, answer: None };
                     server(self.inner.client.exchange(ask))
                 })
             }

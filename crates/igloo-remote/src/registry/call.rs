@@ -15,6 +15,8 @@ use crate::client::{Answer, Ask, Content, url};
 /// Largest error answer that is read.
 const MAX_ERROR: u64 = 64 << 10;
 const MAX_REDIRECTS: usize = 5;
+/// How many times as long as for any other answer the one to an upload is awaited.
+const STORING: u32 = 4;
 
 pub(super) const LOG_IN: &str = "log in first, as with `podman login` or `docker login`";
 const LOG_IN_AGAIN: &str = "it does not accept the login that is stored; log in again";
@@ -124,9 +126,17 @@ impl Registry {
 
     /// One attempt, with a login where one is wanted. Never more than two requests, apart from redirections.
     pub(super) fn attempt(&self, call: &Call<'_>) -> Result<Reply, RegistryError> {
-        self.settle(call)?;
-        let sent = self.ready(call.scope)?;
-        let reply = self.follow(call, sent.as_deref())?;
+        let settled = self.inner.tls.get().is_some();
+        let sent = if settled { self.ready(call.scope)? } else { None };
+        let reply = match (settled, call.body) {
+            (true, _) => self.follow(call, sent.as_deref())?,
+            (false, Body::None) => self.settle(call)?,
+            // What has content goes when it is known how.
+            (false, _) => {
+                drop(self.settle(&Call::new(Method::GET, "", call.scope, call.what))?);
+                self.follow(call, None)?
+            }
+        };
         if reply.status() != 401 || !reply.home {
             return self.unless_refused(call, reply);
         }
@@ -147,35 +157,25 @@ impl Registry {
         }
     }
 
-    /// Finds out whether a registry that may be spoken to plainly speaks TLS, with the first request it gets.
-    fn settle(&self, call: &Call<'_>) -> Result<(), RegistryError> {
-        if self.inner.tls.get().is_some() {
-            return Ok(());
-        }
-        let asked = |tls| {
-            let address = format!("{}/v2/", self.origin(tls));
-            let probe = Call { target: Target::Address(&address), ..Call::new(Method::GET, "", call.scope, call.what) };
-            self.ask(&probe, &address, None)
-        };
-        // What is harmless is asked for itself; anything with content is sent when the way is known.
-        let plain = match (&call.method, call.target) {
-            (&Method::GET | &Method::HEAD, Target::Path(path)) => {
-                let address = format!("{}/v2/{path}", self.origin(false));
-                self.ask(call, &address, None)
-            }
-            _ => asked(false),
-        };
-        let speaks_tls = match &plain {
-            Ok(answer) => answer.status == 400,
+    /// The first request to a registry that may be spoken to plainly, which tells whether it speaks TLS.
+    fn settle(&self, call: &Call<'_>) -> Result<Reply, RegistryError> {
+        let plain = self.follow(call, None);
+        let looks_like_tls = match &plain {
+            Ok(reply) => reply.home && reply.status() == 400,
             Err(RegistryError::Connection { source, .. }) => is_confused(source),
             Err(_) => false,
         };
-        let tls = speaks_tls && asked(true).is_ok();
-        if !tls {
-            plain?;
+        if looks_like_tls {
+            let address = format!("{}/v2/", self.origin(true));
+            let probe = Call { target: Target::Address(&address), ..Call::new(Method::GET, "", call.scope, call.what) };
+            if self.ask(&probe, &address, None).is_ok() {
+                let _ = self.inner.tls.set(true);
+                return self.follow(call, None);
+            }
         }
-        let _ = self.inner.tls.set(tls);
-        Ok(())
+        let reply = plain?;
+        let _ = self.inner.tls.set(false);
+        Ok(reply)
     }
 
     /// Follows redirections of what only reads. Our login goes to the registry's own origin and nowhere else.
@@ -240,7 +240,9 @@ impl Registry {
             }
         };
         let whole = call.document.then_some(self.config().patience);
-        let ask = Ask { method: call.method.clone(), url: address, headers: &headers, content, whole };
+        // A registry may have to hash all that it got before it answers.
+        let answer = matches!(call.body, Body::Stream { .. }).then(|| self.config().patience * STORING);
+        let ask = Ask { method: call.method.clone(), url: address, headers: &headers, content, whole, answer };
         let answer = self.inner.client.exchange(ask);
         // A source that fails is no fault of the registry's.
         if let (Some(source), Body::Stream { digest, .. }) = (failure, call.body) {
@@ -355,10 +357,24 @@ pub(super) fn retry_after(answer: &Answer) -> Option<u64> {
 /// How often a failure may be tried again, of `most`.
 pub(super) fn retries(error: &RegistryError, most: u32) -> u32 {
     match error {
+        // Who was silent for so long once will hardly be faster the third time.
+        RegistryError::Connection { source, .. } if is_timeout(source) => most.min(1),
         RegistryError::Connection { source, .. } => source.retries(most),
+        RegistryError::Broken { source, .. } if source.kind() == io::ErrorKind::TimedOut => most.min(1),
         RegistryError::Broken { .. } | RegistryError::Busy { .. } => most,
         RegistryError::Status { status, .. } if is_passing(*status) => most,
         _ => 0,
+    }
+}
+
+fn is_timeout(error: &RemoteError) -> bool {
+    match error {
+        RemoteError::Transport { source, .. } => match &**source {
+            ureq::Error::Timeout(_) => true,
+            ureq::Error::Io(e) => e.kind() == io::ErrorKind::TimedOut,
+            _ => false,
+        },
+        _ => false,
     }
 }
 

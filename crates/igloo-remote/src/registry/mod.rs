@@ -68,7 +68,7 @@ impl Default for RegistryConfig {
             plain_http: PlainHttp::default(),
             certs: None,
             user_agent: concat!("igloo/", env!("CARGO_PKG_VERSION")).to_owned(),
-            patience: Duration::from_secs(60),
+            patience: Duration::from_secs(30),
             longest_pause: Duration::from_secs(60),
         }
     }

@@ -1,6 +1,10 @@
 //! The registry client: against Debian's `docker-registry`, and against registries that lie.
 
+mod hostile;
 mod real;
+mod server;
+mod tls;
+mod uploads;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};

@@ -16,9 +16,9 @@ use igloo_remote::registry::{
 use super::{Memory, image, index, layer, noise, registry, settings, with_login};
 
 /// A `docker-registry` on loopback. Ends with the test.
-struct Real {
-    host: String,
-    dir: tempfile::TempDir,
+pub(super) struct Real {
+    pub(super) host: String,
+    pub(super) dir: tempfile::TempDir,
     child: Child,
 }
 
@@ -30,7 +30,7 @@ impl Drop for Real {
 }
 
 #[allow(clippy::print_stderr)]
-fn has(program: &str) -> bool {
+pub(super) fn has(program: &str) -> bool {
     let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|d| d.join(program).exists());
     if !found {
         eprintln!("skipped: there is no `{program}`; tests/run installs it");
@@ -39,7 +39,7 @@ fn has(program: &str) -> bool {
 }
 
 /// Starts one with more lines for its configuration's `http` and at its end.
-fn start(http: &str, more: &str, prepare: impl Fn(&Path)) -> Option<Real> {
+pub(super) fn start(http: &str, more: &str, prepare: impl Fn(&Path)) -> Option<Real> {
     if !has("docker-registry") {
         return None;
     }
@@ -92,7 +92,7 @@ fn tags(tags: &[&str]) -> Vec<String> {
     tags.iter().map(|t| (*t).to_owned()).collect()
 }
 
-fn push_to(registry: &Registry, name: &str, tag: &str, image: &PushImage) -> igloo_remote::registry::Pushed {
+pub(super) fn push_to(registry: &Registry, name: &str, tag: &str, image: &PushImage) -> igloo_remote::registry::Pushed {
     push(registry, name, &tags(&[tag]), image, &Silent).expect("push")
 }
 
