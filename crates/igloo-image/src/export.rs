@@ -158,8 +158,9 @@ pub fn docker_archive(blobs: &Blobs, images: &[Export<'_>], architecture: &str, 
             let path = format!("{}/layer.tar", diff_id.0);
             if written.insert(*diff_id) {
                 out.dir(&diff_id.0.to_string(), to)?;
-                let size = decompressed(blobs, blob, &name)?;
-                let size = io::copy(&mut { size }, &mut io::sink()).at("read", blob.digest.to_string())?;
+                // A tar wants to know the size beforehand; only a plain layer tells it.
+                let mut counted = decompressed(blobs, blob, &name)?;
+                let size = io::copy(&mut counted, &mut io::sink()).at("read", blob.digest.to_string())?;
                 let mut tar = decompressed(blobs, blob, &name)?;
                 if !out.stream(&path, size, &mut tar, to)? {
                     return Err(ImageError::WrongDigest { image: name, digest: blob.digest });

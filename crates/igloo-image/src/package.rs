@@ -1,7 +1,7 @@
 //! A package's part of a layer: its own files, as its archive had them, and dpkg's record of them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use igloo_base::At as _;
@@ -152,11 +152,4 @@ pub(crate) fn layer(packages: &[Package]) -> Result<Vec<Entry>, ImageError> {
         }
     }
     Ok(entries.into_sorted())
-}
-
-/// Reads `meta.json` of an object, for those who only ask what is in it.
-pub(crate) fn meta(object: &Path) -> Result<Meta, ImageError> {
-    let file = object.join("meta.json");
-    let bytes = std::fs::read(&file).at("read", &file)?;
-    serde_json::from_slice(&bytes).map_err(|source| ImageError::Record { path: file, source })
 }

@@ -21,6 +21,19 @@ pub struct Context<'a> {
     pub apt_root: PathBuf,
     /// Proxies for downloads.
     pub proxies: Proxies,
+    /// How registries are spoken to.
+    pub registries: Registries,
+}
+
+/// Where logins and certificates of registries are.
+#[derive(Debug, Clone, Default)]
+pub struct Registries {
+    /// Files in docker's format, the first that knows a registry decides.
+    pub auth_files: Vec<PathBuf>,
+    /// A directory like docker's `certs.d`.
+    pub certs: Option<PathBuf>,
+    /// Registries beside those of this machine that plain HTTP may be spoken to.
+    pub plain_http: Vec<String>,
 }
 
 /// Proxies for downloads, as the usual variables name them.

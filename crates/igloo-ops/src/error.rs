@@ -58,6 +58,15 @@ pub enum OpsError {
     /// An image.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// A plan of layers.
+    #[error(transparent)]
+    Plan(#[from] igloo_image::plan::PlanError),
+    /// A registry.
+    #[error(transparent)]
+    Registry(#[from] igloo_remote::registry::RegistryError),
+    /// A text that is no image's name.
+    #[error(transparent)]
+    Reference(igloo_formats::oci::BadReference),
     /// A container.
     #[error(transparent)]
     Container(#[from] ContainerError),
@@ -190,6 +199,78 @@ pub enum OpsError {
         missing: usize,
     },
 
+    /// A name that is neither an image of the project, nor a file, nor has a registry in it.
+    #[error("`{name}` is no image of this project and no file, and names no registry")]
+    NoImage {
+        /// The name.
+        name: String,
+    },
+    /// A name without a registry where one is needed.
+    #[error("`{name}` names no registry; write `HOST/{name}`")]
+    NoRegistry {
+        /// The name.
+        name: String,
+    },
+    /// Offline, and a registry is needed.
+    #[error("`{host}` can't be asked, since the network is not to be used")]
+    OfflineRegistry {
+        /// The registry.
+        host: String,
+    },
+    /// A file with several images.
+    #[error("`{}` holds several images: {}", path.display(), names.join(", "))]
+    SeveralImages {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        names: Vec<String>,
+    },
+    /// Several images and one place to push them to.
+    #[error("several images can't be pushed to one place; name one image, or set `name` of each in igloo.toml")]
+    OneTarget,
+    /// An image without a place to be pushed to.
+    #[error("igloo.toml does not say where image `{image}` is pushed to")]
+    NoRepository {
+        /// The image.
+        image: String,
+    },
+    /// No container engine.
+    #[error("there is neither podman nor docker nor ctr on PATH")]
+    NoEngine,
+    /// An engine that said no.
+    #[error("{engine} did not take the image: {said}")]
+    EngineRefused {
+        /// The engine.
+        engine: &'static str,
+        /// What it said.
+        said: String,
+    },
+    /// A path that an image doesn't have.
+    #[error("`{image}` has no `{path}`")]
+    NoPath {
+        /// The image.
+        image: String,
+        /// The path.
+        path: String,
+    },
+    /// `--check`, and the plan would change.
+    #[error("`{}` is not what the fleet's plan would be now, and was not to be changed", path.display())]
+    PlanStale {
+        /// The plan.
+        path: PathBuf,
+    },
+    /// `--check`, and the second build differs.
+    #[error(
+        "image `{image}` was {first} the first time and {second} the second: it is not reproducible; this is a fault of igloo"
+    )]
+    NotReproducible {
+        /// The image.
+        image: String,
+        /// Digest of the first build.
+        first: String,
+        /// Digest of the second.
+        second: String,
+    },
     /// A project without images.
     #[error("igloo.toml declares no image; write `[images.NAME]` with `of = \"services.NAME\"` or `packages`")]
     NoImages,
@@ -345,6 +426,11 @@ impl OpsError {
                 Some(remedy) => remedy.to_owned(),
                 None => return Vec::new(),
             },
+            OpsError::NoRepository { image } => {
+                format!("set `name` under [images.{image}], or push with `--to HOST/NAME`")
+            }
+            OpsError::NoImage { .. } => "registries are named: `HOST/NAME:TAG`; files: `oci:DIR`, `./FILE.tar`".into(),
+            OpsError::PlanStale { .. } => "run `igloo image plan --fleet` and commit the plan".into(),
             OpsError::NotRunning { .. } => "`igloo up` starts it".into(),
             OpsError::ServiceNotRunning { service } => {
                 format!("`igloo ps` tells why; `igloo start {service}` starts it")

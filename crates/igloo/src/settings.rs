@@ -6,6 +6,8 @@
 //! | `IGLOO_DATA_DIR`, `IGLOO_STATE_DIR`, `IGLOO_CACHE_DIR`, `IGLOO_RUNTIME_DIR` | where igloo keeps things (README, "Files") |
 //! | `XDG_DATA_HOME`, `XDG_STATE_HOME`, `XDG_CACHE_HOME`, `XDG_RUNTIME_DIR`, `HOME` | their defaults |
 //! | `IGLOO_OFFLINE` | `1`: as `--offline` |
+//! | `REGISTRY_AUTH_FILE`, `DOCKER_CONFIG`, `XDG_CONFIG_HOME` | where logins of registries are |
+//! | `IGLOO_PLAIN_HTTP` | registries that plain HTTP may be spoken to, separated by commas |
 //! | `http_proxy`, `https_proxy`, `no_proxy` | for downloads |
 //! | `NO_COLOR`, `TERM` | no colours |
 //! | `SHELL` | the shell that `igloo shell` starts when the environment has it |
@@ -14,7 +16,7 @@ use std::env::{var, var_os};
 use std::path::PathBuf;
 
 use igloo_base::Dirs;
-use igloo_ops::context::{Caller, Context, Proxies};
+use igloo_ops::context::{Caller, Context, Proxies, Registries};
 
 use crate::args::Global;
 use crate::error::CommandError;
@@ -65,8 +67,28 @@ impl Settings {
             exe: self.exe.clone(),
             offline: self.offline,
             apt_root: "/etc/apt".into(),
+            registries: registries(&self.caller),
             proxies: Proxies { http: either("http_proxy"), https: either("https_proxy"), none: either("no_proxy") },
         }
+    }
+}
+
+/// Logins where docker and podman keep them.
+fn registries(caller: &Caller) -> Registries {
+    let config = absolute("XDG_CONFIG_HOME").unwrap_or_else(|| caller.home.join(".config"));
+    let docker = absolute("DOCKER_CONFIG").unwrap_or_else(|| caller.home.join(".docker"));
+    let named = absolute("REGISTRY_AUTH_FILE");
+    let podman = absolute("XDG_RUNTIME_DIR").map(|d| d.join("containers/auth.json"));
+    let usual = [podman, Some(config.join("containers/auth.json")), Some(docker.join("config.json"))];
+    let certs = ["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from);
+    let plain = var("IGLOO_PLAIN_HTTP").unwrap_or_default();
+    Registries {
+        auth_files: match named {
+            Some(file) => vec![file],
+            None => usual.into_iter().flatten().collect(),
+        },
+        certs: certs.into_iter().find(|d| d.is_dir()),
+        plain_http: plain.split(',').map(str::trim).filter(|h| !h.is_empty()).map(str::to_owned).collect(),
     }
 }
 

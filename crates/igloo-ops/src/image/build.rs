@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use igloo_base::System;
-use igloo_image::plan::{FleetImage, FleetPackage, PlannedLayer};
-use igloo_image::{Compression, ImageSpec, Package};
+use igloo_base::file::create_dirs;
+use igloo_base::{At as _, System};
+use igloo_image::plan::{FleetImage, FleetPackage};
+use igloo_image::{Blobs, Compression, ImageSpec, Package};
 use igloo_manifest::{ImageKind, LayerCompression, Lock};
 use igloo_store::Store;
 
-use super::{Made, annotations, blobs, chosen, source_package, spec};
+use super::{Made, annotations, blobs, chosen, plan, source_package, spec};
 use crate::context::Context;
 use crate::error::OpsError;
 use crate::project::Project;
@@ -29,15 +30,45 @@ pub struct Options {
 
 /// Makes images; what was made before costs one look.
 pub fn build(ctx: &Context<'_>, project: &mut Project, options: &Options) -> Result<Vec<Made>, OpsError> {
+    build_in(ctx, project, options, &blobs(ctx))
+}
+
+/// Makes images once more, from nothing, and compares.
+pub fn check(
+    ctx: &Context<'_>,
+    project: &mut Project,
+    made: &[Made],
+    compression: Option<LayerCompression>,
+) -> Result<(), OpsError> {
+    let scratch = ctx.dirs.oci();
+    create_dirs(&scratch)?;
+    let directory =
+        tempfile::Builder::new().prefix(".check-").tempdir_in(&scratch).at("create a directory in", &scratch)?;
+    let blobs = Blobs::new(directory.path());
+    for one in made {
+        let systems = one.images.iter().map(|(system, _)| *system).collect();
+        let options = Options { names: vec![one.image.clone()], systems, locked: true, compression };
+        let again = build_in(ctx, project, &options, &blobs)?;
+        if let Some(again) = again.first().filter(|again| again.top != one.top) {
+            return Err(OpsError::NotReproducible {
+                image: one.image.clone(),
+                first: one.top.digest.to_string(),
+                second: again.top.digest.to_string(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn build_in(ctx: &Context<'_>, project: &mut Project, options: &Options, blobs: &Blobs) -> Result<Vec<Made>, OpsError> {
     let names = chosen(project, &options.names)?;
     let specs = specs(ctx, project, &names, options)?;
-    let blobs = blobs(ctx);
     let mut made: Vec<Made> = Vec::new();
     // One run for each way of compressing, so that layers are made together.
     for compression in [Compression::Zstd, Compression::Gzip] {
         let of_this: Vec<&Planned> = specs.iter().filter(|s| s.compression == compression).collect();
         let images: Vec<ImageSpec> = of_this.iter().map(|s| s.spec.clone()).collect();
-        let built = igloo_image::build(&blobs, &images, compression, ctx.reporter)?;
+        let built = igloo_image::build(blobs, &images, compression, ctx.reporter)?;
         for (planned, built) in of_this.into_iter().zip(built) {
             match made.iter_mut().find(|m| m.image == planned.image) {
                 Some(made) => made.images.push((planned.spec.system, built)),
@@ -53,7 +84,7 @@ pub fn build(ctx: &Context<'_>, project: &mut Project, options: &Options) -> Res
     for made in &mut made {
         let annotations = made_annotations(&specs, &made.image);
         let images: Vec<_> = made.images.iter().map(|(_, built)| built.clone()).collect();
-        made.top = igloo_image::join(&blobs, &images, &annotations)?;
+        made.top = igloo_image::join(blobs, &images, &annotations)?;
     }
     made.sort_by_key(|m| names.iter().position(|n| *n == m.image));
     Ok(made)
@@ -96,6 +127,7 @@ fn specs(
         let copied = copy::realise(project, &store, &format!("images.{name}"), content.as_ref())?;
         copies.insert(name.clone(), copied.into_iter().collect::<Vec<_>>());
     }
+    let plan = plan::of(project)?;
     let mut specs = Vec::new();
     for system in &systems {
         let realised = environment::realise_on(ctx, project, &store, *system, &unique, options.locked)?;
@@ -134,7 +166,7 @@ fn specs(
                     environment: environment.clone(),
                     weights: locked.iter().map(|p| p.installed_size * 1024).collect(),
                     packages,
-                    layers: layers(project, &fleet)?,
+                    layers: plan.layers(&fleet),
                     copies: copies[name].clone(),
                     additions,
                     config,
@@ -170,9 +202,4 @@ pub(crate) fn fleet_image(
         installed: p.installed_size * 1024,
     });
     Ok(FleetImage { name: format!("{}/{name}", project.manifest.project.name), packages: packages.collect() })
-}
-
-/// Which package lies in which layer.
-fn layers(_project: &Project, image: &FleetImage) -> Result<Vec<PlannedLayer>, OpsError> {
-    Ok(vec![PlannedLayer { name: "packages".to_owned(), packages: (0..image.packages.len()).collect() }])
 }

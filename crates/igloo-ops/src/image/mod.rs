@@ -3,7 +3,11 @@
 //! [`spec`] says what a project's image is, [`build`] makes it, the other files are the verbs on images that are made.
 
 pub mod build;
+pub mod look;
+pub mod plan;
+pub mod source;
 mod spec;
+pub mod transfer;
 
 use std::collections::BTreeMap;
 
@@ -11,6 +15,7 @@ use igloo_base::System;
 use igloo_formats::oci::Descriptor;
 use igloo_image::{Blobs, BuiltImage};
 use igloo_manifest::lock::LockedPackage;
+use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::OpsError;
@@ -27,6 +32,50 @@ pub struct Made {
     pub top: Descriptor,
     /// One for each system.
     pub images: Vec<(System, BuiltImage)>,
+}
+
+/// An image that was made, for scripts.
+#[derive(Debug, Serialize)]
+pub struct ShownImage {
+    /// Its name in the manifest.
+    pub image: String,
+    /// Its name in a registry.
+    pub name: Option<String>,
+    /// Digest of the index or, for one system, of the manifest.
+    pub digest: String,
+    /// One for each system.
+    pub systems: Vec<ShownSystem>,
+}
+
+/// An image of one system, for scripts.
+#[derive(Debug, Serialize)]
+pub struct ShownSystem {
+    /// Debian's name of the architecture.
+    pub architecture: String,
+    /// Digest of the manifest.
+    pub digest: String,
+    /// Compressed bytes.
+    pub bytes: u64,
+    /// Lowest first.
+    pub layers: Vec<igloo_image::ImageLayer>,
+}
+
+impl Made {
+    /// For scripts.
+    pub fn shown(&self) -> ShownImage {
+        let system = |(system, built): &(System, BuiltImage)| ShownSystem {
+            architecture: system.deb_arch().to_owned(),
+            digest: built.manifest.digest.to_string(),
+            bytes: built.layers.iter().map(|l| l.layer.blob.size).sum(),
+            layers: built.layers.clone(),
+        };
+        ShownImage {
+            image: self.image.clone(),
+            name: self.repository.clone(),
+            digest: self.top.digest.to_string(),
+            systems: self.images.iter().map(system).collect(),
+        }
+    }
 }
 
 /// Where content by digest is kept.

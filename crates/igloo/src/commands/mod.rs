@@ -10,6 +10,7 @@ mod exec;
 mod fetch;
 mod gc;
 mod hook;
+mod image;
 mod init;
 mod internal;
 mod lock;
@@ -59,6 +60,8 @@ pub enum Command {
     Stop(restart::StopArgs),
     Wait(wait::Args),
     #[command(subcommand)]
+    Image(image::Command),
+    #[command(subcommand)]
     Store(store::Command),
     Gc(gc::Args),
     Doctor(doctor::Args),
@@ -95,6 +98,7 @@ pub fn run(command: Command, settings: &Settings, ui: &Ui) -> Result<ExitCode, C
         Command::Start(args) => restart::start(&args, settings, ui)?,
         Command::Stop(args) => restart::stop(&args, settings, ui)?,
         Command::Wait(args) => wait::run(&args, settings, ui)?,
+        Command::Image(command) => image::run(&command, settings, ui)?,
         Command::Store(command) => store::run(&command, settings, ui)?,
         Command::Gc(args) => gc::run(&args, settings, ui)?,
         Command::Doctor(args) => return doctor::run(&args, settings, ui),

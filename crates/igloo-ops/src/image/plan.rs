@@ -1,0 +1,173 @@
+//! The plan of layers: a project's own `igloo.plan`, else what igloo ships; `igloo image plan`.
+
+use std::path::{Path, PathBuf};
+
+use igloo_base::System;
+use igloo_base::file::{read_optional, write_atomic};
+use igloo_image::plan::{FleetImage, Plan, PlannedLayer, Prior};
+use serde::Serialize;
+
+use super::build::fleet_image;
+use super::source_package;
+use crate::context::Context;
+use crate::error::OpsError;
+use crate::lock;
+use crate::project::{self, Project};
+
+/// Name of the plan's file, beside the manifest.
+pub const PLAN: &str = "igloo.plan";
+
+/// The plan that a project's images follow.
+pub(crate) fn of(project: &Project) -> Result<Plan, OpsError> {
+    let path = project.directory.join(PLAN);
+    match read_optional(&path)? {
+        None => Ok(Plan::builtin()),
+        Some(bytes) => {
+            let text = String::from_utf8(bytes).map_err(|_| OpsError::LockNotText { path: path.clone() })?;
+            Ok(Plan::parse(&text, &path)?)
+        }
+    }
+}
+
+/// An image with its layers, for people and scripts.
+#[derive(Debug, Serialize)]
+pub struct ShownPlan {
+    /// `project/image`.
+    pub image: String,
+    /// Debian's name of the architecture.
+    pub architecture: String,
+    /// Lowest first. The generated files and the project's own code come on top of these.
+    pub layers: Vec<ShownLayer>,
+}
+
+/// A layer of packages.
+#[derive(Debug, Serialize)]
+pub struct ShownLayer {
+    /// Its name in the plan.
+    pub name: String,
+    /// Compressed bytes, about: those of the packages' archives.
+    pub bytes: u64,
+    /// Bytes when unpacked, about.
+    pub unpacked: u64,
+    /// Its packages.
+    pub packages: Vec<ShownPackage>,
+}
+
+/// A package of a layer.
+#[derive(Debug, Serialize)]
+pub struct ShownPackage {
+    /// `package=version`.
+    pub package: String,
+    /// Compressed bytes, about.
+    pub bytes: u64,
+    /// Bytes when unpacked, about.
+    pub unpacked: u64,
+    /// Why it lies here, if that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// What a plan was made of and where it went.
+#[derive(Debug)]
+pub struct Written {
+    /// The files, each with whether it changed.
+    pub files: Vec<(PathBuf, bool)>,
+    /// How many images were planned together.
+    pub images: usize,
+}
+
+/// Plans the layers of several projects together and writes the plan beside each manifest. What the plan there says
+/// stays unless moving it pays.
+pub fn write(ctx: &Context<'_>, directories: &[PathBuf], check: bool) -> Result<Written, OpsError> {
+    let mut projects = Vec::new();
+    for directory in directories {
+        let mut one = project::open(ctx, directory)?;
+        lock::ensure(ctx, &mut one, check)?;
+        projects.push(one);
+    }
+    let mut images = Vec::new();
+    let mut prior = Prior::shipped();
+    for one in &projects {
+        images.extend(fleet(one, None)?.into_iter().map(|(_, image)| image));
+        prior.learn(&history(one)?);
+    }
+    let mut previous = None;
+    for one in &projects {
+        if previous.is_none() && one.directory.join(PLAN).exists() {
+            previous = Some(of(one)?);
+        }
+    }
+    let text = Plan::fleet(&images, &prior, previous.as_ref()).render();
+    let mut files = Vec::new();
+    for one in &projects {
+        let path = one.directory.join(PLAN);
+        let changed = read_optional(&path)?.as_deref() != Some(text.as_bytes());
+        if changed && check {
+            return Err(OpsError::PlanStale { path });
+        }
+        if changed {
+            write_atomic(&path, text.as_bytes())?;
+        }
+        files.push((path, changed));
+    }
+    Ok(Written { files, images: images.len() })
+}
+
+/// What is remembered of a project's earlier locks: sources and versions, oldest first, the present one last.
+fn history(project: &Project) -> Result<Vec<Vec<(String, String)>>, OpsError> {
+    let Some(lock) = project.lock()? else { return Ok(Vec::new()) };
+    let mut sources: Vec<(String, String)> =
+        lock.packages.iter().map(|p| (source_package(p), p.version.to_string())).collect();
+    sources.sort();
+    sources.dedup_by(|a, b| a.0 == b.0);
+    Ok(vec![sources])
+}
+
+/// The images of a project as the plan sees them, each with its system.
+fn fleet(project: &Project, only: Option<&[String]>) -> Result<Vec<(System, FleetImage)>, OpsError> {
+    let Some(lock) = project.lock()? else { return Err(OpsError::LockStale) };
+    let mut images = Vec::new();
+    for name in project.manifest.images.keys().filter(|name| only.is_none_or(|only| only.contains(name))) {
+        let Some(key) = project.manifest.image_environment(name) else { continue };
+        for system in &project.manifest.project.systems {
+            images.push((*system, fleet_image(project, lock, *system, name, &key)?));
+        }
+    }
+    Ok(images)
+}
+
+/// The layers of a project's images as they are planned now.
+pub fn show(ctx: &Context<'_>, start: &Path, names: &[String], explain: bool) -> Result<Vec<ShownPlan>, OpsError> {
+    let mut project = project::open(ctx, start)?;
+    lock::ensure(ctx, &mut project, false)?;
+    let names = super::chosen(&project, names)?;
+    let plan = of(&project)?;
+    let fleet = fleet(&project, Some(&names))?;
+    Ok(fleet.iter().map(|(system, image)| shown(&plan, *system, image, explain)).collect())
+}
+
+fn shown(plan: &Plan, system: System, image: &FleetImage, explain: bool) -> ShownPlan {
+    let layer = |planned: PlannedLayer| {
+        let packages: Vec<ShownPackage> = planned
+            .packages
+            .iter()
+            .map(|index| {
+                let package = &image.packages[*index];
+                ShownPackage {
+                    package: format!("{}={}", package.name, package.version),
+                    bytes: package.size,
+                    unpacked: package.installed,
+                    why: explain.then(|| plan.explain(image, &package.name).map(|e| e.to_string())).flatten(),
+                }
+            })
+            .collect();
+        ShownLayer {
+            name: planned.name,
+            bytes: packages.iter().map(|p| p.bytes).sum(),
+            unpacked: packages.iter().map(|p| p.unpacked).sum(),
+            packages,
+        }
+    };
+    let layers = plan.layers(image).into_iter().map(layer).collect();
+    ShownPlan { image: image.name.clone(), architecture: system.deb_arch().to_owned(), layers }
+}
