@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use igloo_base::{Reporter, Sha256, Task, Unit};
 use igloo_formats::nix::StorePath;
@@ -117,15 +117,21 @@ impl Shared {
     /// Has the disk write while archives are being unpacked, so that little is left to wait for at the end.
     fn write_out(&self, store: &Store) {
         let mut state = self.lock();
+        let mut next = Instant::now() + PERIOD;
         while !(state.stopped || state.closed && state.done.len() as u64 == state.submitted) {
             if state.bytes < LARGE {
                 state = self.wait(state);
                 continue;
             }
+            // Each archive that is done wakes us, so that nobody waits for the end of a period when all are.
+            if let Some(early) = next.checked_duration_since(Instant::now()) {
+                state = self.changed.wait_timeout(state, early).map_or_else(|e| e.into_inner().0, |(state, _)| state);
+                continue;
+            }
             drop(state);
-            std::thread::sleep(PERIOD);
             // What fails here fails again when it matters.
             let _ = store.sync();
+            next = Instant::now() + PERIOD;
             state = self.lock();
         }
     }
@@ -150,6 +156,12 @@ impl Importer {
         state.closed = true;
         self.shared.changed.notify_all();
         let total = state.submitted;
+        drop(state);
+        if total > 0 {
+            // Here and not at the end: a new database takes some writes to the disk, while which the threads unpack.
+            self.store.db()?;
+        }
+        let mut state = self.shared.lock();
         let task = Task::start(reporter, format!("unpack {total} packages"), Some(total), Unit::Items);
         let mut told = 0;
         loop {
