@@ -204,6 +204,8 @@ pub(crate) static COPY: Table = Table {
             .required()
             .also(&["target", "dest"]),
         key("mode", Kind::Text(Some(MODE)), "The mode of the files, `0755`; their own unless said.").also(&["chmod"]),
+        key("exclude", Kind::List(&TEXT_REF), "What stays out: names, `*.pyc`, or paths below `from`, `docs/build`.")
+            .also(&["ignore", "except"]),
     ],
 };
 

@@ -5,6 +5,7 @@
 
 pub mod edit;
 pub mod error;
+pub mod glob;
 mod image;
 mod keys;
 pub mod lock;
@@ -19,6 +20,7 @@ pub mod templates;
 pub mod words;
 
 pub use error::{Diagnostic, ManifestError, Position};
+pub use glob::Glob;
 pub use lock::{Lock, LockError};
 pub use manifest::*;
 pub use parse::parse;

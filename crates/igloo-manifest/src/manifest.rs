@@ -200,6 +200,8 @@ pub struct Copy {
     pub to: String,
     /// The mode of files, their own unless said.
     pub mode: Option<u32>,
+    /// What stays out.
+    pub exclude: Vec<crate::Glob>,
 }
 
 /// `[shells.*]`.

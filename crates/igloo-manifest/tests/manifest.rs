@@ -649,3 +649,19 @@ proptest! {
         let _ = igloo_manifest::edit::remove(&text, "shells.a", "git");
     }
 }
+
+#[test]
+fn patterns_of_what_stays_out_are_checked() {
+    let copy = |exclude: &str| {
+        let text = format!(
+            "[project]\nname = \"x\"\n[sources.debian]\nsuite = \"bookworm\"\n[shells.default]\ncopy = [{{ from = \"app\", to = \"/srv\", exclude = [{exclude}] }}]\n"
+        );
+        igloo_manifest::parse(&text, std::path::Path::new("igloo.toml"))
+    };
+    let good = copy(r#""*.pyc", "docs/build""#).expect("good");
+    let globs: Vec<&str> = good.shells["default"].content.copy[0].exclude.iter().map(|g| g.as_str()).collect();
+    assert_eq!(globs, ["*.pyc", "docs/build"]);
+    let error = copy(r#""target/""#).expect_err("a slash");
+    assert_eq!(error.diagnostics[0].message, "`target/` must not begin or end with a slash");
+    assert_eq!(error.diagnostics[0].help.as_deref(), Some("write `target`"));
+}

@@ -46,7 +46,7 @@ pub fn realise(
         .zip(found)
         .map(|(key, environment)| {
             let content = project.manifest.content_of(key);
-            let copied = copy::realise(project, &store, key, content.as_deref())?;
+            let copied = copy::realise(ctx, project, &store, key, content.as_deref())?;
             Ok(Realised { environment, copies: copied.into_iter().map(|(_, data)| data).collect() })
         })
         .collect()
@@ -163,6 +163,13 @@ fn assemble_all(
 ) -> Result<Vec<Environment>, OpsError> {
     let Some(lock) = project.lock()? else { return Err(OpsError::LockStale) };
     let mut lock = lock.clone();
+    if lock.unpack != igloo_store::UNPACK && lock.packages.iter().any(|p| p.store.is_some()) {
+        if locked {
+            return Err(OpsError::OtherUnpack { lock: lock.unpack, own: igloo_store::UNPACK });
+        }
+        // Completed by an igloo that unpacks to other objects: what it found out is found out again.
+        lock.packages.iter_mut().for_each(|p| p.store = None);
+    }
     let objects = fetch::objects(ctx, project, store, &lock, system, keys)?;
     for package in &mut lock.packages {
         if let Some(path) = objects.get(&package.sha256) {

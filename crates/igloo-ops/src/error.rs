@@ -192,6 +192,14 @@ pub enum OpsError {
         /// What came out.
         found: String,
     },
+    /// `--locked`, and the lock was completed by an igloo that unpacks to other objects.
+    #[error("igloo.lock was completed with unpacking {lock}, this igloo has {own}, and it was not to be changed")]
+    OtherUnpack {
+        /// Version of the lock.
+        lock: u32,
+        /// Version of this igloo.
+        own: u32,
+    },
     /// Offline, and packages are missing.
     #[error("{missing} packages are not on this machine, and the network is not to be used")]
     Offline {
@@ -410,6 +418,7 @@ impl OpsError {
             OpsError::OtherObject { .. } => {
                 "the lock was edited, or made by another igloo: restore it, or remove it and run `igloo lock`".into()
             }
+            OpsError::OtherUnpack { .. } => "run `igloo fetch` without `--locked` and commit igloo.lock".into(),
             OpsError::LockStale => "run `igloo lock` and commit igloo.lock".into(),
             OpsError::SystemNotLocked { system } => {
                 format!("add \"{system}\" to `systems` under [project] and run `igloo lock`")

@@ -139,7 +139,11 @@ fn seal_file(file: BorrowedFd<'_>, stat: &Stat, executable: bool) -> io::Result<
     if stat.st_mode & 0o7777 != mode {
         rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?;
     }
-    Ok(rustix::fs::futimens(file, &TIMES)?)
+    // A file that comes from another object has it: nothing is to be written of that one.
+    if (stat.st_mtime, stat.st_mtime_nsec) != (1, 0) {
+        rustix::fs::futimens(file, &TIMES)?;
+    }
+    Ok(())
 }
 
 /// Mode 0555 and time 1: the last thing done to a directory.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::fields::{Context, Fields};
+use crate::glob::Glob;
 use crate::keys;
 use crate::manifest::{Base, Content, Copy, PackageSpec};
 use crate::node::Node;
@@ -57,5 +58,7 @@ fn copy(cx: &mut Context, node: &Node) -> Option<Copy> {
     let from = fields.parsed(cx, "from", words::inner_path);
     let to = fields.parsed(cx, "to", words::absolute);
     let mode = fields.parsed(cx, "mode", words::mode);
-    Some(Copy { from: from?, to: to?, mode })
+    let exclude = fields.get("exclude").map(|node| cx.texts("exclude", node)).unwrap_or_default();
+    let exclude = exclude.into_iter().filter_map(|(text, node)| cx.good(node, Glob::parse(text))).collect();
+    Some(Copy { from: from?, to: to?, mode, exclude })
 }

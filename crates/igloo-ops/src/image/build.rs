@@ -124,7 +124,7 @@ fn specs(
     let mut copies = BTreeMap::new();
     for name in names {
         let content = project.manifest.image_content(name);
-        let copied = copy::realise(project, &store, &format!("images.{name}"), content.as_ref())?;
+        let copied = copy::realise(ctx, project, &store, &format!("images.{name}"), content.as_ref())?;
         copies.insert(name.clone(), copied.into_iter().collect::<Vec<_>>());
     }
     let plan = plan::of(project)?;

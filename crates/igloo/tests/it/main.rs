@@ -5,6 +5,7 @@
 // A test that is skipped says so.
 #![allow(clippy::print_stdout)]
 
+mod copy;
 mod guestbook;
 mod hook;
 mod ladder;

@@ -86,3 +86,36 @@ fn gc_removes_what_a_killed_and_forgotten_project_left() {
         assert_eq!(left(), "", "{}", person.name);
     }
 }
+
+const TOOL: &str = r#"
+[project]
+name = "unpack"
+[sources.debian]
+suite = "bookworm"
+[shells.default]
+packages = ["busybox-static"]
+"#;
+
+#[test]
+fn a_lock_completed_by_an_igloo_that_unpacks_differently_is_completed_again() {
+    let person = &people()[0];
+    let project = person.project("unpack", TOOL);
+    person.igloo(&project, &["fetch"]).ok();
+    let file = project.join("igloo.lock");
+    let lock = fs::read_to_string(&file).expect("lock");
+    let other: String = lock
+        .lines()
+        .map(|line| match line.strip_prefix("store = \"") {
+            Some(path) => format!("store = \"{}{}\n", "0".repeat(32), &path[32..]),
+            None if line.starts_with("unpack = ") => "unpack = 999\n".to_owned(),
+            None => format!("{line}\n"),
+        })
+        .collect();
+    assert!(other.contains("unpack = 999") && other.contains(&"0".repeat(32)), "{other}");
+    fs::write(&file, &other).expect("write");
+    let said = person.igloo(&project, &["fetch", "--locked"]).fails();
+    assert!(said.contains("unpacking 999"), "{said}");
+    assert_eq!(fs::read_to_string(&file).expect("lock"), other);
+    person.igloo(&project, &["fetch"]).ok();
+    assert_eq!(fs::read_to_string(&file).expect("lock"), lock);
+}
