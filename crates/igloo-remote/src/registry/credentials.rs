@@ -49,6 +49,7 @@ pub struct Credentials {
     given: Option<Secret>,
     files: Vec<File>,
     helper_time: Duration,
+    helper_dirs: Vec<PathBuf>,
     /// What helpers answered, by program and server.
     asked: Mutex<HashMap<(String, String), Option<Secret>>>,
 }
@@ -61,8 +62,13 @@ impl Default for Credentials {
 
 impl Clone for Credentials {
     fn clone(&self) -> Self {
-        let (given, files) = (self.given.clone(), self.files.clone());
-        Self { given, files, helper_time: self.helper_time, asked: Mutex::default() }
+        Self {
+            given: self.given.clone(),
+            files: self.files.clone(),
+            helper_time: self.helper_time,
+            helper_dirs: self.helper_dirs.clone(),
+            asked: Mutex::default(),
+        }
     }
 }
 
@@ -106,7 +112,8 @@ impl std::fmt::Debug for File {
 impl Credentials {
     /// No login.
     pub fn anonymous() -> Self {
-        Self { given: None, files: Vec::new(), helper_time: HELPER, asked: Mutex::default() }
+        let (files, helper_dirs) = (Vec::new(), Vec::new());
+        Self { given: None, files, helper_time: HELPER, helper_dirs, asked: Mutex::default() }
     }
 
     /// A user's name and password, for whatever registry they are used with.
@@ -155,6 +162,12 @@ impl Credentials {
         self
     }
 
+    /// Where helpers are looked for, before the places where programs usually are.
+    pub fn with_helper_dirs(mut self, dirs: Vec<PathBuf>) -> Self {
+        self.helper_dirs = dirs;
+        self
+    }
+
     /// Whether there is nothing to look into.
     pub fn is_empty(&self) -> bool {
         self.given.is_none() && self.files.is_empty()
@@ -194,7 +207,7 @@ impl Credentials {
         if let Some(known) = asked.get(&key) {
             return Ok(known.clone());
         }
-        let secret = run(name, server, self.helper_time)?;
+        let secret = run(name, server, self.helper_time, &self.helper_dirs)?;
         asked.insert(key, secret.clone());
         Ok(secret)
     }
@@ -244,14 +257,15 @@ impl Entry {
 }
 
 /// Runs `docker-credential-NAME get`.
-fn run(name: &str, server: &str, limit: Duration) -> Result<Option<Secret>, RegistryError> {
+fn run(name: &str, server: &str, limit: Duration, dirs: &[PathBuf]) -> Result<Option<Secret>, RegistryError> {
     let program = format!("docker-credential-{}", clean(name, 60));
     let failed = |why: String| RegistryError::Helper { name: program.clone(), why };
     let is_word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     if name.is_empty() || !name.bytes().all(is_word) {
         return Err(failed("this is no name of a program".to_owned()));
     }
-    let mut command = Command::new(&program);
+    let found = dirs.iter().map(|dir| dir.join(&program)).find(|path| path.is_file());
+    let mut command = Command::new(found.unwrap_or_else(|| PathBuf::from(&program)));
     command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(|e| failed(format!("it cannot be started ({})", e.kind())))?;
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
@@ -359,9 +373,45 @@ mod tests {
 
     #[test]
     fn helpers_that_do_not_exist_are_named() {
-        let error = run("../evil", "r.example", HELPER).expect_err("refused").to_string();
+        let error = run("../evil", "r.example", HELPER, &[]).expect_err("refused").to_string();
         assert!(error.contains("no name of a program"), "{error}");
-        let error = run("igloo-absent", "r.example", HELPER).expect_err("absent").to_string();
+        let error = run("igloo-absent", "r.example", HELPER, &[]).expect_err("absent").to_string();
         assert!(error.contains("docker-credential-igloo-absent"), "{error}");
+    }
+
+    #[test]
+    fn helpers_that_answer_fail_or_hang() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("directory");
+        let helper = |name: &str, script: &str| {
+            let path = dir.path().join(format!("docker-credential-{name}"));
+            std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("write");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("executable");
+        };
+        // Each answers with what it was asked for, so that the question is checked, too.
+        helper("good", r#"read -r s; printf '{"ServerURL":"%s","Username":"u-%s","Secret":"p"}' "$s" "$s$1""#);
+        helper("token", r#"echo '{"Username":"<token>","Secret":"t"}'"#);
+        helper("none", "echo 'credentials not found in native keychain'; exit 1");
+        helper("broken", "printf 'no\\033[31m bus'; exit 3");
+        helper("endless", "exec yes");
+        helper("hanging", "exec sleep 30");
+        helper("orphan", r#"sleep 3 & echo '{"Username":"u","Secret":"p"}'"#);
+        let ask = |name| run(name, "r.example", Duration::from_millis(1500), &[dir.path().to_owned()]);
+        assert_eq!(ask("good").expect("good"), login("u-r.exampleget", "p"));
+        assert_eq!(ask("token").expect("token"), Some(Secret::Identity("t".to_owned())));
+        assert_eq!(ask("none").expect("none"), None);
+        for (name, expected) in [
+            ("broken", "no [31m bus"),
+            ("endless", "too long"),
+            ("hanging", "did not answer"),
+            ("orphan", "did not answer"),
+        ] {
+            let error = ask(name).expect_err(name).to_string();
+            assert!(error.contains(expected) && !error.contains('\u{1b}'), "{name}: {error}");
+        }
+        let text = r#"{"credHelpers": {"r.example": "good"}, "credsStore": "token", "auths": {"s.example": {}}}"#;
+        let credentials = files(&[text]).expect("read").with_helper_dirs(vec![dir.path().to_owned()]);
+        assert_eq!(credentials.find("r.example", "a").expect("helper"), login("u-r.exampleget", "p"));
+        assert_eq!(credentials.find("s.example", "a").expect("store"), Some(Secret::Identity("t".to_owned())));
     }
 }

@@ -208,6 +208,8 @@ impl Push<'_> {
             // What is there now does not matter if it cannot be understood.
             Err(
                 RegistryError::NotFound { .. }
+                // Some let people push who may not pull.
+                | RegistryError::Forbidden { .. }
                 | RegistryError::MediaType { .. }
                 | RegistryError::Document { .. }
                 | RegistryError::TooLarge { .. }

@@ -1,10 +1,11 @@
 //! Against Debian's `docker-registry`, cross-checked with `skopeo`.
 
-use std::io::{self, Cursor, Read};
-use std::net::TcpStream;
+use std::io::{self, Cursor, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use igloo_base::event::Silent;
@@ -47,7 +48,7 @@ pub(super) fn start(http: &str, more: &str, prepare: impl Fn(&Path)) -> Option<R
     prepare(dir.path());
     // A port that is free now may be taken a moment later, so that it is tried again.
     for _ in 0..5 {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let host = format!("127.0.0.1:{port}");
         let root = dir.path().display();
         let text = format!(
@@ -251,8 +252,59 @@ fn logins() {
     assert!(push_to(&known, "a", "x", &image).is_unchanged());
 }
 
+/// Hands connections on to a registry; the first `cuts` of them that carry more than `most` bytes there are cut.
+fn cutting(to: &str, cuts: usize, most: u64) -> (String, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (host, to) = (listener.local_addr().unwrap().to_string(), to.to_owned());
+    let (left, carried) = (Arc::new(AtomicUsize::new(cuts)), Arc::new(AtomicU64::new(0)));
+    let total = Arc::clone(&carried);
+    // Ends with the process; the registry behind it ends with the test.
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(server) = TcpStream::connect(&to) else { return };
+            let (mut from, mut back) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            std::thread::spawn(move || io::copy(&mut from, &mut back));
+            let (left, total) = (Arc::clone(&left), Arc::clone(&total));
+            std::thread::spawn(move || {
+                let (mut client, mut server, mut there) = (client, server, 0);
+                let mut buffer = vec![0; 64 << 10];
+                while let Ok(count @ 1..) = client.read(&mut buffer) {
+                    if server.write_all(&buffer[..count]).is_err() {
+                        break;
+                    }
+                    there += count as u64;
+                    total.fetch_add(count as u64, Ordering::Relaxed);
+                    let take = |n: usize| n.checked_sub(1);
+                    if there > most && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
+                        break;
+                    }
+                }
+                let _ = client.shutdown(Shutdown::Both);
+                let _ = server.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    (host, carried)
+}
+
+/// This registry (2.8) gives up an upload whose connection broke within a piece: it answers 404 from then on. So the
+/// blob starts over; that those who keep what they have are sent the rest alone is for [`super::uploads`].
 #[test]
-fn uploads_go_on_where_they_broke() {
+fn uploads_that_are_cut_succeed() {
+    let Some(real) = plain() else { return };
+    let (host, carried) = cutting(&real.host, 3, 6 << 20);
+    let content = noise(5, 32 << 20);
+    let descriptor = Descriptor::of(media::LAYER, &content);
+    let source = BlobSource::bytes(content.clone());
+    registry(&host).upload_blob("a", &descriptor, &|o| source.open(o), &[]).unwrap();
+    assert!(carried.load(Ordering::Relaxed) > 50 << 20, "three connections were cut, each after 6 MiB");
+    let mut back = Vec::new();
+    registry(&real.host).blob("a", &descriptor, &mut back).unwrap();
+    assert!(back == content);
+}
+
+#[test]
+fn uploads_that_cannot_succeed() {
     let Some(real) = plain() else { return };
     let registry = registry(&real.host);
     let content = noise(7, 12 << 20);
@@ -285,4 +337,36 @@ fn plain_http_only_where_it_is_allowed() {
     let never = Registry::new(RegistryConfig { plain_http: PlainHttp::Never, ..settings() }, &real.host).unwrap();
     let error = never.ping().unwrap_err();
     assert!(matches!(error, RegistryError::Connection { .. }), "{error}");
+}
+
+/// `cargo test --release -p igloo-remote -- --ignored --nocapture registry::real::figures`
+#[test]
+#[ignore = "measures, for whoever asks"]
+#[allow(clippy::print_stderr)]
+fn figures() {
+    let Some(real) = plain() else { return };
+    let layers: Vec<Vec<u8>> = (0..20).map(|seed| layer(seed, 3 << 20)).collect();
+    let mut first = image("amd64", &layers);
+    push_to(&registry(&real.host), "figures", "x", &first);
+    for round in 0..5 {
+        let began = Instant::now();
+        assert!(push_to(&registry(&real.host), "figures", "x", &first).is_unchanged());
+        let unchanged = began.elapsed();
+        let mut next = layers.clone();
+        next.push(layer(100 + round, 20_000));
+        let next = image("amd64", &next);
+        let began = Instant::now();
+        let pushed = push_to(&registry(&real.host), "figures", "x", &next);
+        assert_eq!(pushed.uploaded, 2);
+        eprintln!("unchanged {unchanged:?}, one small layer changed {:?}", began.elapsed());
+        first = next;
+    }
+    let large = image("amd64", &[layer(500, 300 << 20)]);
+    let began = Instant::now();
+    push_to(&registry(&real.host), "figures", "large", &large);
+    eprintln!("300 MiB pushed in {:?}", began.elapsed());
+    let began = Instant::now();
+    let reference = reference(&real.host, "figures:large");
+    pull(&registry(&real.host), &reference, &Choice::All, &Memory::default(), &Silent).unwrap();
+    eprintln!("300 MiB pulled in {:?}", began.elapsed());
 }
