@@ -57,13 +57,27 @@ impl Glob {
     }
 }
 
+/// As [`matches_name`], of components: goes back to the last `**` only.
 fn matches_path(parts: &[String], path: &[&[u8]]) -> bool {
-    match (parts, path) {
-        ([], []) => true,
-        ([any, rest @ ..], _) if any == "**" => (0..=path.len()).any(|skip| matches_path(rest, &path[skip..])),
-        ([part, parts @ ..], [name, path @ ..]) => matches_name(part.as_bytes(), name) && matches_path(parts, path),
-        _ => false,
+    let (mut p, mut n) = (0, 0);
+    let mut any: Option<(usize, usize)> = None;
+    while n < path.len() {
+        match parts.get(p) {
+            Some(part) if part == "**" => {
+                any = Some((p, n));
+                p += 1;
+            }
+            Some(part) if matches_name(part.as_bytes(), path[n]) => (p, n) = (p + 1, n + 1),
+            _ => match any {
+                Some((at, from)) => {
+                    (p, n) = (at + 1, from + 1);
+                    any = Some((at, from + 1));
+                }
+                None => return false,
+            },
+        }
     }
+    parts[p..].iter().all(|part| part == "**")
 }
 
 /// Goes back to the last `*` only, so that no pattern takes more than the product of both lengths.
@@ -187,5 +201,8 @@ mod tests {
     fn stars_take_no_exponential_time() {
         let pattern = "a*".repeat(30) + "b";
         assert!(!check(&pattern, &"a".repeat(5000)));
+        // Found by the fuzz target `glob`.
+        let pattern = "**/a/".repeat(30) + "b";
+        assert!(!check(&pattern, &("a/".repeat(2000) + "a")));
     }
 }
