@@ -1,7 +1,7 @@
 //! One request to a registry: login, redirections, retries, the registry's errors.
 
 use std::io::{self, Read};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use igloo_formats::oci::Digest;
 use ureq::http::{Method, Uri};
@@ -13,10 +13,11 @@ use crate::RemoteError;
 use crate::client::{Answer, Ask, Content, url};
 
 /// Largest error answer that is read.
-const MAX_ERROR: u64 = 64 << 10;
+const MAX_ERROR: usize = 64 << 10;
 const MAX_REDIRECTS: usize = 5;
-/// How many times as long as for any other answer the one to an upload is awaited.
-const STORING: u32 = 4;
+/// A registry may hash and move all that it got before it answers; for each so many bytes it gets the time of patience
+/// once more, which the slowest disks do not need.
+const STORED: u64 = 256 << 20;
 
 pub(super) const LOG_IN: &str = "log in first, as with `podman login` or `docker login`";
 const LOG_IN_AGAIN: &str = "it does not accept the login that is stored; log in again";
@@ -52,12 +53,14 @@ pub(super) struct Call<'a> {
     pub(super) what: &'a str,
     /// Whether the answer is a document, all of which must come in due time.
     pub(super) document: bool,
+    /// How many bytes the registry has to store before it answers.
+    pub(super) stores: u64,
 }
 
 impl<'a> Call<'a> {
     pub(super) fn new(method: Method, path: &'a str, scope: &'a Scope, what: &'a str) -> Self {
         let (headers, body) = (Vec::new(), Body::None);
-        Self { method, target: Target::Path(path), scope, headers, body, what, document: true }
+        Self { method, target: Target::Path(path), scope, headers, body, what, document: true, stores: 0 }
     }
 }
 
@@ -143,7 +146,7 @@ impl Registry {
         let challenges: Vec<String> = reply.answer.all("www-authenticate").map(str::to_owned).collect();
         // Read to its end, so that the connection can be used again.
         let mut reply = reply;
-        let _ = read_capped(&mut reply.answer.reader(), MAX_ERROR);
+        let _ = self.read_error(&mut reply);
         drop(reply);
         let fresh = self.login(call.scope, sent.as_deref(), &challenges)?;
         let reply = self.follow(call, Some(&fresh))?;
@@ -240,8 +243,8 @@ impl Registry {
             }
         };
         let whole = call.document.then_some(self.config().patience);
-        // A registry may have to hash all that it got before it answers.
-        let answer = matches!(call.body, Body::Stream { .. }).then(|| self.config().patience * STORING);
+        let times = 1 + u32::try_from(call.stores / STORED).unwrap_or(u32::MAX).min(100);
+        let answer = (times > 1).then(|| self.config().patience * times);
         let ask = Ask { method: call.method.clone(), url: address, headers: &headers, content, whole, answer };
         let answer = self.inner.client.exchange(ask);
         // A source that fails is no fault of the registry's.
@@ -262,8 +265,7 @@ impl Registry {
     pub(super) fn refused(&self, call: &Call<'_>, reply: &mut Reply) -> RegistryError {
         let kind = reply.kind();
         let after = retry_after(&reply.answer);
-        // A registry that cannot even say what is wrong says nothing.
-        let body = read_capped(&mut reply.answer.reader(), MAX_ERROR).ok().flatten().unwrap_or_default();
+        let body = self.read_error(reply);
         let said = Said::read(&kind, &body);
         let (host, what) = (self.host().to_owned(), call.what.to_owned());
         match reply.status() {
@@ -276,6 +278,22 @@ impl Registry {
             429 => RegistryError::Busy { host, said, after },
             status => RegistryError::Status { host, what, status, said },
         }
+    }
+
+    /// What comes with a status, as far as it comes in due time and is not too much. A registry that cannot even say
+    /// what is wrong says nothing.
+    fn read_error(&self, reply: &mut Reply) -> Vec<u8> {
+        let began = Instant::now();
+        let mut reader = reply.answer.reader();
+        let (mut bytes, mut buffer) = (Vec::new(), [0; 4 << 10]);
+        while bytes.len() < MAX_ERROR && began.elapsed() < self.config().patience {
+            match reader.read(&mut buffer) {
+                Ok(count @ 1..) => bytes.extend_from_slice(&buffer[..count]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                _ => break,
+            }
+        }
+        bytes
     }
 
     pub(super) fn broken(&self, what: &str, source: io::Error) -> RegistryError {

@@ -159,6 +159,14 @@ fn drain(reply: &mut Reply) {
     let _ = read_capped(&mut reply.answer.reader(), MAX_DULL);
 }
 
+/// How often an upload is tried again after a failure, of `most`: sessions that are lost count as well.
+fn patient(error: &RegistryError, most: u32) -> u32 {
+    match retries(error, most) {
+        0 => most,
+        times => times,
+    }
+}
+
 impl Departure<'_> {
     fn run(&self, mount_from: &[String]) -> Result<Sent, RegistryError> {
         let from = self.holder(mount_from)?;
@@ -176,7 +184,7 @@ impl Departure<'_> {
                 Err(Ended::Never(error)) => return Err(error),
                 Err(Ended::Again(error)) => error,
             };
-            if attempt >= most {
+            if attempt >= patient(&error, most) {
                 return Err(error);
             }
             self.registry.pause(attempt, error.after(), error)?;
@@ -246,6 +254,7 @@ impl Departure<'_> {
     fn call<'b>(&'b self, method: Method, address: &'b str) -> Call<'b> {
         let mut call = Call::new(method, "", self.scope, &self.what);
         call.target = Target::Address(address);
+        call.stores = self.descriptor.size;
         call
     }
 
@@ -319,7 +328,7 @@ impl Departure<'_> {
             if !resumable {
                 return Err(self.judge(error));
             }
-            if attempt >= most || resumed >= MAX_RESUMED {
+            if attempt >= patient(&error, most) || resumed >= MAX_RESUMED {
                 return Err(Ended::Never(error));
             }
             self.registry.pause(attempt, error.after(), error).map_err(Ended::Never)?;

@@ -14,7 +14,7 @@ use super::server::{Answer, Seen, Server};
 use super::{Memory, image, layer, noise, registry, settings, with_login};
 
 /// Does not wait for those who are silent.
-fn hasty(host: &str) -> Registry {
+pub(super) fn hasty(host: &str) -> Registry {
     Registry::new(RegistryConfig { patience: Duration::from_millis(300), ..settings() }, host).unwrap()
 }
 
@@ -200,6 +200,9 @@ fn silence_and_trickles_end() {
     assert!(matches!(error, RegistryError::Slow { .. }), "{}", told(&body, &error));
     let error = manifest(&hasty(&body.host), "x").unwrap_err();
     assert!(matches!(error, RegistryError::Broken { .. }), "{}", told(&body, &error));
+    let failure = trickle("HTTP/1.1 403 No\r\nContent-Type: text/plain\r\nContent-Length: 100000\r\n\r\n");
+    let error = fetch(&hasty(&failure.host), &blob_of(b"x")).1.unwrap_err();
+    assert!(matches!(error, RegistryError::Forbidden { .. }), "{}", told(&failure, &error));
     let head = trickle("HTTP/1.1 200 OK\r\nX-Long: ");
     let error = manifest(&hasty(&head.host), "x").unwrap_err();
     assert!(matches!(error, RegistryError::Connection { .. }), "{}", told(&head, &error));

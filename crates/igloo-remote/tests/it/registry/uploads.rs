@@ -7,7 +7,7 @@ use igloo_base::event::Silent;
 use igloo_formats::oci::{Digest, media};
 use igloo_remote::registry::{BlobSource, RegistryError, Sent, push};
 
-use super::hostile::{blob_of, guarded, told};
+use super::hostile::{blob_of, guarded, hasty, told};
 use super::server::{Answer, Script, Seen, Server};
 use super::{image, layer, noise, registry, with_login};
 
@@ -217,4 +217,24 @@ fn an_unchanged_image_costs_one_request() {
     let server = Server::start(move |_: &Seen| Answer::manifest(media::MANIFEST, &bytes));
     assert!(push(&registry(&server.host), "a", &["x".to_owned()], &image, &Silent).unwrap().is_unchanged());
     assert_eq!(server.seen().len(), 1);
+}
+
+#[test]
+fn uploads_that_nobody_reads() {
+    // Takes the announcement and is silent then, for small blobs and large ones.
+    let server = Server::start(|seen: &Seen| match seen.method.as_str() {
+        "HEAD" => Answer::status(404),
+        "POST" => Answer::with(202, &[("Location", "/v2/a/blobs/uploads/1")], ""),
+        _ => Answer::raw(|_| {
+            std::thread::sleep(std::time::Duration::from_secs(2));
+            Ok(())
+        }),
+    });
+    for length in [1000, 9 << 20] {
+        let content = noise(1, length);
+        let source = BlobSource::bytes(content.clone());
+        let result = hasty(&server.host).upload_blob("a", &blob_of(&content), &|o| source.open(o), &[]);
+        told(&server, &result.unwrap_err());
+    }
+    assert!(server.seen().len() < 20, "{}", server.seen().len());
 }
