@@ -1,7 +1,7 @@
 //! One request to a registry: login, redirections, retries, the registry's errors.
 
 use std::io::{self, Read};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use igloo_formats::oci::Digest;
 use ureq::http::{Method, Uri};
@@ -367,9 +367,18 @@ fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
 }
 
-/// Whole seconds of `Retry-After`; a date is left to our own pauses.
+/// The seconds of `Retry-After`, which may be a date.
 pub(super) fn retry_after(answer: &Answer) -> Option<u64> {
-    answer.header("retry-after")?.trim().parse().ok()
+    seconds(answer.header("retry-after")?.trim(), SystemTime::now())
+}
+
+fn seconds(text: &str, now: SystemTime) -> Option<u64> {
+    if let Ok(seconds) = text.parse() {
+        return Some(seconds);
+    }
+    // The dates of HTTP are those of archives.
+    let until = igloo_formats::deb::release::parse_date(text)?;
+    Some(until.duration_since(now).map_or(0, |d| d.as_secs() + 1))
 }
 
 /// How often a failure may be tried again, of `most`.
@@ -414,6 +423,16 @@ fn is_confused(error: &RemoteError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pauses_that_are_asked_for() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_770);
+        assert_eq!(seconds("120", now), Some(120));
+        // The example of RFC 9110, seven seconds later.
+        assert_eq!(seconds("Sun, 06 Nov 1994 08:49:37 GMT", now), Some(8));
+        assert_eq!(seconds("Sun, 06 Nov 1994 08:49:20 GMT", now), Some(0));
+        assert_eq!(seconds("soon", now), None);
+    }
 
     #[test]
     fn origins() {

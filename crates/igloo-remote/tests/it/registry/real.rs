@@ -108,6 +108,9 @@ fn there_and_back() {
     let Some(real) = plain() else { return };
     let registry = registry(&real.host);
     registry.ping().unwrap();
+    // The same by a name that stands for two addresses, one of which nobody listens at.
+    let by_name = real.host.replace("127.0.0.1", "localhost");
+    super::registry(&by_name).ping().unwrap();
     let image = image("amd64", &[layer(1, 100_000), layer(2, 10), layer(3, 20 << 20)]);
     let pushed = push_to(&registry, "acme/web", "v1", &image);
     assert_eq!((pushed.uploaded, pushed.skipped, pushed.mounted, pushed.manifests), (4, 0, 0, 1));
