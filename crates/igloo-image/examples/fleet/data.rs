@@ -1,5 +1,6 @@
 //! Reads the fleets of bench/fleets.txt.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 
 use igloo_image::plan::{FleetImage, FleetPackage};
@@ -14,6 +15,9 @@ pub enum Revision {
     /// With a package added here and there.
     Added,
 }
+
+/// What each package depends on, by name.
+pub type Depends = BTreeMap<String, Vec<String>>;
 
 /// A fleet in all its revisions.
 pub struct Fleet {
@@ -51,7 +55,8 @@ impl Fleet {
 }
 
 /// The fleets of a file's text.
-pub fn read(text: &str) -> Result<Vec<Fleet>, Box<dyn Error>> {
+pub fn read(text: &str) -> Result<(Vec<Fleet>, Depends), Box<dyn Error>> {
+    let mut depends = Depends::new();
     let mut packages: Vec<(FleetPackage, FleetPackage)> = Vec::new();
     let mut fleets: Vec<Fleet> = Vec::new();
     for line in text.lines() {
@@ -75,6 +80,10 @@ pub fn read(text: &str) -> Result<Vec<Fleet>, Box<dyn Error>> {
                 };
                 packages.push((first, updated));
             }
+            ["d", at, needed] => {
+                let name = |at: usize| packages[at].0.name.clone();
+                depends.insert(name(at.parse()?), ranges(needed)?.into_iter().map(name).collect());
+            }
             ["i", fleet, name, has, later, adds] => {
                 if fleets.last().is_none_or(|last| last.name != fleet) {
                     fleets.push(Fleet { name: fleet.to_owned(), images: Vec::new() });
@@ -94,7 +103,7 @@ pub fn read(text: &str) -> Result<Vec<Fleet>, Box<dyn Error>> {
             _ => {}
         }
     }
-    Ok(fleets)
+    Ok((fleets, depends))
 }
 
 fn ranges(text: &str) -> Result<Vec<usize>, Box<dyn Error>> {

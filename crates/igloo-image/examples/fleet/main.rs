@@ -1,13 +1,16 @@
 //! Bytes that a host pulls and unpacks: our plan beside others', for several fleets.
 //!
 //!     cargo run --release -p igloo-image --example fleet -- bench/fleets.txt [FLEET ...]
+//!
+//! With `--builtin` it writes the plan of all fleets together, which igloo ships as `data/builtin.txt`.
 
 mod data;
+mod peers;
 
 use std::error::Error;
 use std::io::Write;
 
-use data::{Fleet, Revision};
+use data::{Depends, Fleet, Revision};
 use igloo_image::plan::{Bytes, FleetImage, Host, Plan, PlannedLayer, Prior};
 
 const OWN: u64 = 1 << 20;
@@ -17,16 +20,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     let path = words.next().ok_or("usage: fleet FILE [FLEET ...]")?;
     let chosen: Vec<String> = words.collect();
     let mut out = std::io::stdout().lock();
-    for fleet in data::read(&std::fs::read_to_string(&path)?)? {
+    let (fleets, depends) = data::read(&std::fs::read_to_string(&path)?)?;
+    if chosen == ["--builtin"] {
+        let images: Vec<FleetImage> = fleets.iter().flat_map(|fleet| fleet.images(Revision::First)).collect();
+        out.write_all(Plan::fleet(&images, &Prior::shipped(), None).render_short().as_bytes())?;
+        return Ok(());
+    }
+    for fleet in &fleets {
         if !chosen.is_empty() && !chosen.contains(&fleet.name) {
             continue;
         }
-        report(&fleet, &mut out)?;
+        report(fleet, &fleets, &depends, &mut out)?;
     }
     Ok(())
 }
 
-fn report(fleet: &Fleet, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+fn report(fleet: &Fleet, fleets: &[Fleet], depends: &Depends, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     let first = fleet.images(Revision::First);
     let (packages, changed) = fleet.count();
     writeln!(out, "fleet {}: {} images, {packages} packages, {changed} of them updated", fleet.name, first.len())?;
@@ -37,12 +46,22 @@ fn report(fleet: &Fleet, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     row(fleet, "igloo, fleet plan", &|image| plan.layers(image), out)?;
     let blind = Plan::fleet(&first, &Prior::empty(), None);
     row(fleet, "igloo, without prior", &|image| blind.layers(image), out)?;
-    row(
-        fleet,
-        "one layer",
-        &|image| vec![PlannedLayer { name: String::new(), packages: (0..image.packages.len()).collect() }],
-        out,
-    )?;
+    // The built-in plan is made of these very fleets; a project that it never saw is simulated by leaving this one out.
+    let others: Vec<FleetImage> = fleets
+        .iter()
+        .filter(|other| other.name != fleet.name)
+        .flat_map(|other| other.images(Revision::First))
+        .collect();
+    let mut strange = Plan::fleet(&others, &Prior::shipped(), None);
+    for layer in strange.groups.iter_mut().flat_map(|group| &mut group.layers) {
+        layer.images.clear();
+    }
+    row(fleet, "igloo, strangers' plan", &|image| strange.layers(image), out)?;
+    row(fleet, "igloo, builtin plan", &|image| Plan::builtin().layers(image), out)?;
+    row(fleet, "size-first, 100 layers", &|image| peers::size_first(image, depends), out)?;
+    row(fleet, "origin, 40 layers", &|image| peers::origin(image, depends), out)?;
+    row(fleet, "popularity, 100 layers", &|image| peers::popularity(image, depends), out)?;
+    row(fleet, "one layer", &|image| peers::one_layer(image, depends), out)?;
     writeln!(out, "(planned in {:.2} s, {} groups)\n", took.as_secs_f64(), plan.groups.len())?;
     Ok(())
 }

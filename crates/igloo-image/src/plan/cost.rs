@@ -17,7 +17,7 @@ pub(super) struct Group {
     pub update: f64,
     /// Compressed bytes of its layers that nobody holds from the previous plan.
     pub moved: f64,
-    /// How many of its layers are too small for one.
+    /// How many layers it gives images that are too small for one; by how much, each from 0 to 1.
     pub dust: f64,
 }
 
@@ -53,10 +53,16 @@ pub(super) struct Weights {
     pub update_chain: f64,
     pub dust: f64,
     pub moved: f64,
+    /// What a first pull costs on top, above [`BLOB_KNEE`] and [`CHAIN_KNEE`].
+    pub knee: f64,
 }
 
-/// Compressed bytes below which a layer is dust: about a megabyte unpacked. A round trip costs as much.
-const DUST: f64 = 300_000.0;
+/// Unpacked bytes below which a layer is dust: a round trip costs as much as the bytes.
+const DUST: f64 = 1_000_000.0;
+
+/// Ratios that a first pull should not exceed, whatever it saves later.
+const BLOB_KNEE: f64 = 1.08;
+const CHAIN_KNEE: f64 = 1.45;
 
 impl Cost {
     pub fn score(&self, weights: &Weights) -> f64 {
@@ -66,6 +72,8 @@ impl Cost {
             + weights.update_chain * (self.update_chain - 1.0)
             + weights.dust * self.dust
             + weights.moved * self.moved
+            + weights.knee * 2.0 * (self.first_blob - BLOB_KNEE).max(0.0)
+            + weights.knee * (self.first_chain - CHAIN_KNEE).max(0.0)
             + self.over
     }
 }
@@ -122,9 +130,7 @@ impl<'a> Meter<'a> {
             let row = std::mem::replace(&mut self.scratch[at], Row { image, id: 0, disk: 0.0, hazard: 0.0 });
             let blob = std::mem::replace(&mut self.blobs[at], 0.0);
             group.rows.push(row);
-            if blob < DUST {
-                group.dust += 1.0;
-            }
+            group.dust += (1.0 - row.disk / DUST).max(0.0);
             if self.seen.iter().any(|(id, _)| *id == row.id) {
                 continue;
             }

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::model::{Fleet, identity};
 use super::search::{Effort, THOROUGH, WEIGHTS, search};
-use super::{FleetImage, Group, Layer, MOST_LAYERS, Plan, Prior};
+use super::{FleetImage, Group, Layer, MOST_LAYERS, Plan, Prior, Volatility};
 
 /// How many layers an image of the fleet gets at most when it is planned: some are left for what is added later.
-const PLANNED_LAYERS: usize = 32;
+const PLANNED_LAYERS: usize = 34;
 
 impl Plan {
     /// Plans the layers of all images of a fleet together.
@@ -15,7 +15,9 @@ impl Plan {
     /// With a `previous` plan, what is there stays where it is unless moving it pays for the layers that have to be pulled
     /// anew. The result depends neither on the order of images nor on that of their packages.
     pub fn fleet(images: &[FleetImage], prior: &Prior, previous: Option<&Plan>) -> Plan {
-        Plan::with_effort(images, prior, previous, THOROUGH)
+        // Up to four times as long for large fleets; more than some seconds nobody wants to wait.
+        let times = (images.len() as u64).clamp(16, 64);
+        Plan::with_effort(images, prior, previous, Effort { work: THOROUGH.work / 16 * times })
     }
 
     pub(super) fn with_effort(images: &[FleetImage], prior: &Prior, previous: Option<&Plan>, effort: Effort) -> Plan {
@@ -77,7 +79,11 @@ impl Plan {
             .flat_map(|image| &image.packages)
             .map(|package| (&*package.source, prior.volatility(&package.source)))
             .filter(|(_, volatility)| !volatility.evidence.is_empty())
-            .map(|(source, volatility)| (source.to_owned(), volatility))
+            .map(|(source, volatility)| {
+                // Two digits are enough for people, and a file reads back as what it was.
+                let per_year = (volatility.per_year * 100.0).round() / 100.0;
+                (source.to_owned(), Volatility { per_year, ..volatility })
+            })
             .collect();
         Plan { groups, sources }
     }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::rest;
-use super::{FleetImage, MOST_LAYERS, Plan, PlannedLayer};
+use super::{FleetImage, FleetPackage, MOST_LAYERS, Plan, PlannedLayer};
 
 /// An image counts as known if it and an image of the plan have all but one in so many packages in common.
 const ALIKE: usize = 4;
@@ -24,25 +24,46 @@ impl Plan {
         if let Some(known) = self.nearest(&cut.at) {
             for group in &self.groups {
                 for (index, layer) in group.layers.iter().enumerate() {
-                    if layer.images.iter().any(|name| name == known) {
+                    // One place is kept for what the plan doesn't cover.
+                    if cut.layers.len() < MOST_LAYERS - 1 && layer.images.iter().any(|name| name == known) {
                         cut.take(&group.name, index, &layer.packages);
                     }
                 }
             }
         }
-        for group in &self.groups {
-            for (index, layer) in group.layers.iter().enumerate() {
-                if cut.layers.len() >= PLANNED {
-                    break;
-                }
-                cut.take(&group.name, index, &layer.packages);
-            }
-        }
+        self.more(&mut cut, image);
         let Cut { taken, mut layers, .. } = cut;
         let left: Vec<usize> = (0..image.packages.len()).filter(|at| !taken[*at]).collect();
         let room = MOST_LAYERS.saturating_sub(layers.len()).max(1);
         rest::cut(image, left, room, &mut layers);
         layers
+    }
+
+    /// Takes further layers of the plan that fit, in the plan's order; the largest ones if there isn't room for all.
+    fn more(&self, cut: &mut Cut, image: &FleetImage) {
+        let start = cut.layers.len();
+        for group in &self.groups {
+            for (index, layer) in group.layers.iter().enumerate() {
+                cut.take(&group.name, index, &layer.packages);
+            }
+        }
+        let sum = |layer: &PlannedLayer, of: fn(&FleetPackage) -> u64| -> u64 {
+            layer.packages.iter().map(|at| of(&image.packages[*at])).sum()
+        };
+        let mut found: Vec<(u64, usize)> = (start..cut.layers.len())
+            .filter(|at| sum(&cut.layers[*at], |package| package.installed) >= DUST)
+            .map(|at| (sum(&cut.layers[at], |package| package.size), at))
+            .collect();
+        found.sort_unstable_by_key(|(size, at)| (std::cmp::Reverse(*size), *at));
+        found.truncate((MOST_LAYERS - 1).saturating_sub(start));
+        let kept: HashSet<usize> = found.into_iter().map(|(_, at)| at).collect();
+        for (at, layer) in std::mem::take(&mut cut.layers).into_iter().enumerate() {
+            if at < start || kept.contains(&at) {
+                cut.layers.push(layer);
+            } else {
+                layer.packages.iter().for_each(|at| cut.taken[*at] = false);
+            }
+        }
     }
 
     /// The image of the plan that differs by the fewest packages, if that is few.
@@ -63,8 +84,8 @@ impl Plan {
     }
 }
 
-/// Layers that are taken from a plan; some are left for the rest.
-const PLANNED: usize = MOST_LAYERS - 4;
+/// Unpacked bytes that are not worth a layer of their own only because another image has them so.
+const DUST: u64 = 300_000;
 
 struct Cut<'a> {
     at: HashMap<&'a str, usize>,

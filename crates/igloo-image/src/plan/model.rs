@@ -89,12 +89,23 @@ impl Fleet {
         let mut fleet = Fleet {
             atoms: Vec::new(),
             images: distinct.len(),
-            names: distinct.values().map(|(_, names)| names.iter().map(|name| (*name).to_owned()).collect()).collect(),
+            names: Vec::new(),
             blob: 0.0,
             disk: 0.0,
             update_blob: 0.0,
             update_disk: 0.0,
         };
+        // One name may stand for several contents, of other systems perhaps; the plan tells them apart.
+        let mut used: BTreeMap<&str, usize> = BTreeMap::new();
+        for (_, names) in distinct.values() {
+            let mut told = Vec::new();
+            for name in names {
+                let times = used.entry(name).or_default();
+                *times += 1;
+                told.push(if *times == 1 { (*name).to_owned() } else { format!("{name} ({times})") });
+            }
+            fleet.names.push(told);
+        }
         for ((_, source), mut names) in bundles {
             // Packages of one source stay neighbours.
             names.sort_unstable_by_key(|name| (&*found[name][0].1.source, *name));

@@ -35,7 +35,7 @@ pub struct Volatility {
 const NOTHING_SEEN: f64 = 0.1;
 /// How many years of watching that guess is worth.
 const GUESS_YEARS: f64 = 1.0;
-/// What counts in an older release is worth less: the number of fixes a year grows, and code moves on.
+/// What counts in the oldest release is worth less: the number of fixes a year grows, and code moves on.
 const OLDER: f64 = 0.7;
 /// What counts in the newest release is worth more, for the same reason.
 const NEWEST: f64 = 3.0;
