@@ -199,6 +199,8 @@ fn assemble_all(
     lock.scripts = project.manifest.scripts.iter().map(|(p, d)| (p.clone(), d.name().to_owned())).collect();
     lock.triggers = igloo_env::TRIGGERS;
     lock.unpack = igloo_store::UNPACK;
+    // As it will be read back: the names of roots depend on it.
+    lock.sort();
     let mut environments = Vec::new();
     for key in keys {
         environments.push(assemble(project, store, &lock, &identities, system, key)?);
