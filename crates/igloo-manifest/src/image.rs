@@ -5,7 +5,10 @@ use std::borrow::Cow;
 use crate::manifest::{Base, Content, Image, ImageKind, Manifest, PackageSpec, SpecKind};
 
 /// What every devcontainer has: what VS Code's server needs, a way to become root, and a hook for `cd`.
-const DEVCONTAINER: [&str; 6] = ["@base", "@vscodeCompat", "git", "sudo", "direnv", "less"];
+const DEVCONTAINER: [&str; 8] = ["@base", "@vscodeCompat", "git", "sudo", "libpam-runtime", "passwd", "direnv", "less"];
+
+/// What a runtime image has unless it says `base`: directories, users and groups, `/etc/os-release`.
+const RUNTIME: [&str; 2] = ["base-files", "base-passwd"];
 
 impl Manifest {
     /// Whether an image has an environment of its own in the lock, instead of that of what it is made of.
@@ -33,14 +36,13 @@ impl Manifest {
             None => image.content.clone(),
         };
         if image.kind == ImageKind::Devcontainer {
-            let implied = DEVCONTAINER.iter().map(|text| implied(text));
-            let asked: Vec<PackageSpec> =
-                implied.filter(|s| content.packages.iter().all(|p| p.text != s.text)).collect();
-            content.packages.extend(asked);
+            add(&mut content, &DEVCONTAINER);
         }
-        // Nothing that isn't asked for: what a service runs in is asked for by the service.
-        if image.of.is_none() && image.kind == ImageKind::Runtime {
-            content.base.get_or_insert(Base::None);
+        // Nothing that isn't asked for but the names of users and of the release, which servers and scanners look up.
+        // What a service runs in is asked for by the service.
+        if image.of.is_none() && image.kind == ImageKind::Runtime && content.base.is_none() {
+            content.base = Some(Base::None);
+            add(&mut content, &RUNTIME);
         }
         Some(content)
     }
@@ -73,6 +75,16 @@ fn over(below: &Content, content: &Content) -> Content {
     all.recommends = content.recommends.or(all.recommends);
     all.base = content.base.or(all.base);
     all
+}
+
+/// Adds packages that a kind of image has, unless they are there or left out.
+fn add(content: &mut Content, packages: &[&str]) {
+    for text in packages {
+        let out = format!("!{text}");
+        if content.packages.iter().all(|p| p.text != *text && p.text != out) {
+            content.packages.push(implied(text));
+        }
+    }
 }
 
 fn implied(text: &str) -> PackageSpec {
