@@ -28,7 +28,8 @@ pub(super) struct Row {
     /// Stands for the layer's exact content.
     pub id: u64,
     pub disk: f64,
-    pub hazard: f64,
+    /// The chance that nothing in it changes; its expected updates while it is being added up.
+    pub calm: f64,
 }
 
 /// Sums over a whole plan, as ratios to the least that is possible.
@@ -96,9 +97,9 @@ impl<'a> Meter<'a> {
             fleet,
             held,
             limit,
-            scratch: vec![Row { image: 0, id: 0, disk: 0.0, hazard: 0.0 }; fleet.images],
+            scratch: vec![Row { image: 0, id: 0, disk: 0.0, calm: 0.0 }; fleet.images],
             blobs: vec![0.0; fleet.images],
-            prefix: vec![(0, 0.0, 0); fleet.images],
+            prefix: vec![(0, 1.0, 0); fleet.images],
             seen: Vec::new(),
         }
     }
@@ -118,7 +119,7 @@ impl<'a> Meter<'a> {
                 }
                 row.id = row.id.wrapping_add(part.id);
                 row.disk += part.disk;
-                row.hazard += atom.hazard;
+                row.calm += atom.hazard;
                 self.blobs[at] += part.blob;
             }
         }
@@ -127,8 +128,10 @@ impl<'a> Meter<'a> {
         self.seen.clear();
         for image in images {
             let at = usize::from(image);
-            let row = std::mem::replace(&mut self.scratch[at], Row { image, id: 0, disk: 0.0, hazard: 0.0 });
+            let mut row = std::mem::replace(&mut self.scratch[at], Row { image, id: 0, disk: 0.0, calm: 0.0 });
             let blob = std::mem::replace(&mut self.blobs[at], 0.0);
+            let changes = chance(row.calm);
+            row.calm = 1.0 - changes;
             group.rows.push(row);
             group.dust += (1.0 - row.disk / DUST).max(0.0);
             if self.seen.iter().any(|(id, _)| *id == row.id) {
@@ -136,7 +139,7 @@ impl<'a> Meter<'a> {
             }
             self.seen.push((row.id, 0));
             group.first += blob;
-            group.update += blob * chance(row.hazard);
+            group.update += blob * changes;
             if self.held.is_some_and(|held| !held.contains(&row.id)) {
                 group.moved += blob;
             }
@@ -148,7 +151,7 @@ impl<'a> Meter<'a> {
     pub fn cost<'g>(&mut self, order: impl Iterator<Item = &'g Group>) -> Cost {
         let (mut first, mut update, mut moved, mut dust) = (0.0, 0.0, 0.0, 0.0);
         let (mut first_chain, mut update_chain) = (0.0, 0.0);
-        self.prefix.fill((0, 0.0, 0));
+        self.prefix.fill((0, 1.0, 0));
         for group in order {
             first += group.first;
             update += group.update;
@@ -156,15 +159,15 @@ impl<'a> Meter<'a> {
             dust += group.dust;
             self.seen.clear();
             for row in &group.rows {
-                let (below, hazard, layers) = &mut self.prefix[usize::from(row.image)];
+                let (below, calm, layers) = &mut self.prefix[usize::from(row.image)];
                 let node = (*below, row.id);
-                *hazard += row.hazard;
+                *calm *= row.calm;
                 *layers += 1;
                 *below = mix(*below, row.id);
                 if !self.seen.contains(&node) {
                     self.seen.push(node);
                     first_chain += row.disk;
-                    update_chain += row.disk * chance(*hazard);
+                    update_chain += row.disk * (1.0 - *calm);
                 }
             }
         }
