@@ -6,15 +6,15 @@
 //! cache/oci/images/<key>         JSON: the image that a key names, so that an unchanged one costs one look
 //! ```
 //!
-//! All of it may be lost: it is made again, with the same digests. A file appears under its name when it is whole and
-//! on disk.
+//! All of it may be lost: it is made again, with the same digests. A blob appears under its name when it is whole and
+//! on disk; a record that can't be read is as good as none.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use igloo_base::file::{create_dirs, read_optional, write_atomic};
+use igloo_base::file::{create_dirs, read_optional};
 use igloo_base::{At as _, Sha256};
 use igloo_formats::oci::{Descriptor, Digest};
 use serde::Serialize;
@@ -128,12 +128,15 @@ impl Blobs {
         Ok(bytes.and_then(|b| serde_json::from_slice(&b).ok()))
     }
 
-    /// Remembers something of a key.
+    /// Remembers something of a key. Not waited for until it is on disk: a record that a crash damaged is none.
     pub(crate) fn remember<T: Serialize>(&self, kind: &str, key: &Sha256, value: &T) -> Result<(), ImageError> {
         let directory = self.root.join(kind);
         create_dirs(&directory)?;
         let path = directory.join(key.to_string());
         let bytes = serde_json::to_vec(value).map_err(|source| ImageError::Record { path: path.clone(), source })?;
-        Ok(write_atomic(&path, &bytes)?)
+        let mut file = tempfile::NamedTempFile::new_in(&directory).at("write", &path)?;
+        file.write_all(&bytes).at("write", &path)?;
+        file.persist(&path).map_err(|e| e.error).at("create", &path)?;
+        Ok(())
     }
 }
