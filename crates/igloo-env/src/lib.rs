@@ -35,4 +35,4 @@ pub use plan::{Cover, Plan, ScriptReport, Unhandled, plan};
 
 /// Version of everything that decides what the generated layer looks like. Part of the lock: a change of behaviour
 /// that changes bytes of an environment raises it.
-pub const TRIGGERS: u32 = 1;
+pub const TRIGGERS: u32 = 2;

@@ -25,9 +25,11 @@ enum Step {
     Link(&'static str, &'static str),
     /// Path, content.
     File(&'static str, &'static str),
+    /// nginx's modules of the package are enabled, in the order that its script gives them.
+    NginxModules,
 }
 
-use Step::{Copy, Dir, File, Link};
+use Step::{Copy, Dir, File, Link, NginxModules};
 
 const RECIPES: &[Recipe] = &[
     Recipe {
@@ -48,6 +50,7 @@ const RECIPES: &[Recipe] = &[
             Link("/etc/nginx/sites-available/default", "etc/nginx/sites-enabled/default"),
         ],
     },
+    Recipe { package: "libnginx-mod-*", lines: &["ln -sf"], steps: &[NginxModules] },
     Recipe {
         package: "postgresql-common",
         lines: &["su ", "ucf ", "/usr/share/postgresql-common/", "pg_updatedicts", "pg_"],
@@ -142,6 +145,15 @@ pub(crate) fn run(layer: &mut Layer<'_>, registry: &Registry) -> Result<(), EnvE
     for recipe in RECIPES.iter().filter(|r| union.members.iter().any(|m| matches(r.package, &m.name))) {
         for step in recipe.steps {
             match step {
+                NginxModules => {
+                    for (index, member) in union.members.iter().enumerate() {
+                        if matches(recipe.package, &member.name)
+                            && let Some(script) = union.control(index, "postinst")?
+                        {
+                            nginx_modules(layer, &String::from_utf8_lossy(&script));
+                        }
+                    }
+                }
                 Dir(path, mode, user, group) => {
                     let uid = registry.user(user).map_or(0, |u| u.0);
                     layer.directory(path, *mode, uid, registry.group(group).unwrap_or(0), true);
@@ -161,4 +173,18 @@ pub(crate) fn run(layer: &mut Layer<'_>, registry: &Registry) -> Result<(), EnvE
         }
     }
     Ok(())
+}
+
+/// Every `NAME.conf:NUMBER-NAME.conf` of the loop that dh_nginx writes into a module's script.
+fn nginx_modules(layer: &mut Layer<'_>, script: &str) {
+    let pairs = script.lines().filter_map(|line| line.trim().strip_prefix("for confpair in ")?.split(';').next());
+    for (from, to) in pairs.flat_map(str::split_whitespace).filter_map(|pair| pair.split_once(':')) {
+        let plain = |name: &str| !name.is_empty() && !name.contains(['/', '$', '`']);
+        if plain(from) && plain(to) {
+            layer.link(
+                &format!("/usr/share/nginx/modules-available/{from}"),
+                &format!("etc/nginx/modules-enabled/{to}"),
+            );
+        }
+    }
 }

@@ -1,10 +1,12 @@
 //! The plan of layers: a project's own `igloo.plan`, else what igloo ships; `igloo image plan`.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use igloo_base::System;
 use igloo_base::file::{read_optional, write_atomic};
 use igloo_image::plan::{FleetImage, Plan, PlannedLayer, Prior};
+use igloo_manifest::Lock;
 use serde::Serialize;
 
 use super::build::fleet_image;
@@ -12,7 +14,7 @@ use super::source_package;
 use crate::context::Context;
 use crate::error::OpsError;
 use crate::lock;
-use crate::project::{self, Project};
+use crate::project::{self, LOCK, Project};
 
 /// Name of the plan's file, beside the manifest.
 pub const PLAN: &str = "igloo.plan";
@@ -89,7 +91,7 @@ pub fn write(ctx: &Context<'_>, directories: &[PathBuf], check: bool) -> Result<
     let mut prior = Prior::shipped();
     for one in &projects {
         images.extend(fleet(one, None)?.into_iter().map(|(_, image)| image));
-        prior.learn(&history(one)?);
+        prior.learn(&history(ctx, one)?);
     }
     let mut previous = None;
     for one in &projects {
@@ -113,14 +115,40 @@ pub fn write(ctx: &Context<'_>, directories: &[PathBuf], check: bool) -> Result<
     Ok(Written { files, images: images.len() })
 }
 
-/// What is remembered of a project's earlier locks: sources and versions, oldest first, the present one last.
-fn history(project: &Project) -> Result<Vec<Vec<(String, String)>>, OpsError> {
+/// The most earlier locks that are looked at: some years of weekly updates.
+const HISTORY: usize = 100;
+
+/// What versions a project's locks had over time, oldest first, the present one last. Earlier ones are those that git
+/// has; without git, or outside of a repository, there is only the present one.
+fn history(ctx: &Context<'_>, project: &Project) -> Result<Vec<Vec<(String, String)>>, OpsError> {
     let Some(lock) = project.lock()? else { return Ok(Vec::new()) };
+    let git = |words: &[&str]| {
+        let mut command = Command::new("git");
+        command.arg("-C").arg(&project.directory).args(words).stdin(Stdio::null()).stderr(Stdio::null());
+        command.env_clear().envs(ctx.caller.environment.iter().cloned());
+        command.output().ok().filter(|o| o.status.success()).and_then(|o| String::from_utf8(o.stdout).ok())
+    };
+    let most = HISTORY.to_string();
+    let commits = git(&["log", "--format=%H", "--max-count", &most, "--", LOCK]).unwrap_or_default();
+    let mut locks = Vec::new();
+    for commit in commits.lines().rev() {
+        let text = git(&["show", &format!("{commit}:./{LOCK}")]).unwrap_or_default();
+        // One of an older format, or with a conflict in it, tells nothing.
+        if let Ok(old) = Lock::parse(&text, &project.lock_path()) {
+            locks.push(sources(&old));
+        }
+    }
+    locks.push(sources(lock));
+    locks.dedup();
+    Ok(locks)
+}
+
+fn sources(lock: &Lock) -> Vec<(String, String)> {
     let mut sources: Vec<(String, String)> =
         lock.packages.iter().map(|p| (source_package(p), p.version.to_string())).collect();
     sources.sort();
     sources.dedup_by(|a, b| a.0 == b.0);
-    Ok(vec![sources])
+    sources
 }
 
 /// The images of a project as the plan sees them, each with its system.
