@@ -36,7 +36,7 @@ fn a_fleet_of_infrastructure() {
 
     let mut host = Host::default();
     at_most(pull(&mut host, &first, 0, 0, &plan), (1.08, 1.45), "first pull");
-    at_most(pull(&mut host, &fleet.images(Revision::Updated), 0, 0, &plan), (1.6, 5.0), "updates");
+    at_most(pull(&mut host, &fleet.images(Revision::Updated), 0, 0, &plan), (1.5, 5.0), "updates");
 
     let mut host = Host::default();
     pull(&mut host, &first, 1 << 20, 1, &plan);

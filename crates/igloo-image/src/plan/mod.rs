@@ -13,7 +13,8 @@
 //! - a project's locks over time, and those of several projects ([`Prior::learn`]).
 //!
 //! Counts become a rate a year: recent releases and a project's own locks weigh more, a small guess is added, a source of
-//! another version inherits by its stem (`postgresql-17` from `postgresql-15`), and the rate is damped because updates come
+//! another version inherits by its stem (`postgresql-17` from `postgresql-15`), one whose changelog tells of security fixes
+//! is expected to need more of them even if no release was updated for it, and the rate is damped because updates come
 //! in bursts. The constants are in `prior.rs`, each with its reason.
 
 mod builtin;
