@@ -97,7 +97,7 @@ pub fn walk(
             if count > MAX_ENTRIES {
                 return Err(hostile("the layer has too many entries"));
             }
-            if let Some(read) = read_entry(&mut entry, &hostile).map_err(|e| e.unwrap_or_else(|e| failed(e)))? {
+            if let Some(read) = read_entry(&mut entry, &hostile).map_err(|e| e.unwrap_or_else(failed))? {
                 take(read, &mut entry)?;
             }
         }

@@ -99,10 +99,12 @@ pub(crate) fn layer(
     // Directories above what was added keep the attributes they have below.
     let mut sorted = entries.into_sorted();
     for entry in &mut sorted {
-        if matches!(entry.kind, EntryKind::Dir) && entry.mode == 0o755 && entry.uid == 0 && entry.gid == 0 {
-            if let Some(attr) = below.attrs.get(entry.path.as_str()) {
-                (entry.mode, entry.uid, entry.gid) = (attr.mode, attr.uid, attr.gid);
-            }
+        let plain = entry.mode == 0o755 && entry.uid == 0 && entry.gid == 0;
+        if matches!(entry.kind, EntryKind::Dir)
+            && plain
+            && let Some(attr) = below.attrs.get(entry.path.as_str())
+        {
+            (entry.mode, entry.uid, entry.gid) = (attr.mode, attr.uid, attr.gid);
         }
     }
     Ok(sorted)

@@ -65,7 +65,7 @@ impl ImageTree {
                         _ => {}
                     }
                 }
-                Ok(ImageTree { top: top.clone(), index: Some(index), images })
+                Ok(ImageTree { top: top.clone(), index: Some(*index), images })
             }
         }
     }

@@ -206,10 +206,11 @@ fn assemble_all(
         environments.push(assemble(project, store, &lock, &identities, system, key)?);
     }
     // Completed last: a lock that names store paths was realised from end to end.
-    if !locked && let Err(e) = project.set_lock(lock.clone()) {
-        if !matches!(&e, OpsError::Path(p) if is_read_only(p)) {
-            return Err(e);
-        }
+    if !locked
+        && let Err(e) = project.set_lock(lock.clone())
+        && !matches!(&e, OpsError::Path(p) if is_read_only(p))
+    {
+        return Err(e);
     }
     Ok(environments)
 }

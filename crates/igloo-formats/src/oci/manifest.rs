@@ -83,7 +83,7 @@ pub enum Document {
     /// One image.
     Image(Box<Manifest>),
     /// Several.
-    Index(Index),
+    Index(Box<Index>),
 }
 
 impl Document {
@@ -117,7 +117,7 @@ impl Document {
             name => return Err(serde_json::Error::custom(format!("`{name}` is no image manifest"))),
         };
         match index {
-            true => serde_json::from_slice(bytes).map(Document::Index),
+            true => serde_json::from_slice(bytes).map(|i| Document::Index(Box::new(i))),
             false => serde_json::from_slice(bytes).map(|m| Document::Image(Box::new(m))),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use igloo_formats::oci::ImageConfig;
+use igloo_formats::oci::{Descriptor, Digest, ImageConfig};
 use igloo_image::image::{LAYER_NAME, LAYER_PACKAGES};
 use igloo_image::reader::{ReadKind, walk};
 use igloo_image::tree::Image;
@@ -46,8 +46,10 @@ pub struct InspectedImage {
 /// A layer.
 #[derive(Debug, Serialize)]
 pub struct InspectedLayer {
-    /// Its digest.
+    /// Digest of the blob.
     pub digest: String,
+    /// Digest of the plain tar: the same however it is compressed.
+    pub diff_id: String,
     /// Compressed bytes.
     pub bytes: u64,
     /// Its name in the plan, if igloo made it.
@@ -58,18 +60,29 @@ pub struct InspectedLayer {
     pub packages: Vec<String>,
 }
 
+/// What igloo notes of a layer it makes: in the manifest, and for archives that have none in the configuration's history.
 fn layers(image: &Image) -> Vec<InspectedLayer> {
-    let one = |blob: &igloo_formats::oci::Descriptor| InspectedLayer {
-        digest: blob.digest.to_string(),
-        bytes: blob.size,
-        name: blob.annotations.get(LAYER_NAME).cloned(),
-        packages: blob
-            .annotations
-            .get(LAYER_PACKAGES)
-            .map(|text| text.split(' ').map(str::to_owned).collect())
-            .unwrap_or_default(),
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let mut history = image.config.history.iter().filter(|h| h.empty_layer != Some(true));
+    let one = |(blob, diff_id): (&Descriptor, &Digest)| {
+        let step = history.next();
+        let named = step.and_then(|h| h.created_by.as_deref()?.strip_prefix("igloo layer ")).map(str::to_owned);
+        let packages = step.filter(|_| named.is_some()).and_then(|h| h.comment.as_deref());
+        InspectedLayer {
+            digest: blob.digest.to_string(),
+            diff_id: diff_id.to_string(),
+            bytes: blob.size,
+            name: blob.annotations.get(LAYER_NAME).cloned().or(named),
+            packages: blob
+                .annotations
+                .get(LAYER_PACKAGES)
+                .map(String::as_str)
+                .or(packages)
+                .map(words)
+                .unwrap_or_default(),
+        }
     };
-    image.manifest.layers.iter().map(one).collect()
+    image.manifest.layers.iter().zip(&image.config.rootfs.diff_ids).map(one).collect()
 }
 
 /// What an image is; its layers are not fetched.
@@ -304,12 +317,13 @@ pub fn diff(ctx: &Context<'_>, start: &Path, a: &str, b: &str, architecture: &st
         .filter(|name| old.get(*name) != new.get(*name))
         .map(|name| (name.clone(), old.get(name).cloned(), new.get(name).cloned()))
         .collect();
-    let digests = |layers: &[InspectedLayer]| -> BTreeSet<String> { layers.iter().map(|l| l.digest.clone()).collect() };
+    let digests =
+        |layers: &[InspectedLayer]| -> BTreeSet<String> { layers.iter().map(|l| l.diff_id.clone()).collect() };
     let (in_a, in_b) = (digests(&a), digests(&b));
-    let shared_chain = a.iter().zip(&b).take_while(|(a, b)| a.digest == b.digest).count();
+    let shared_chain = a.iter().zip(&b).take_while(|(a, b)| a.diff_id == b.diff_id).count();
     let bytes = (a.iter().map(|l| l.bytes).sum(), b.iter().map(|l| l.bytes).sum());
-    let removed: Vec<InspectedLayer> = a.into_iter().filter(|l| !in_b.contains(&l.digest)).collect();
-    let added: Vec<InspectedLayer> = b.into_iter().filter(|l| !in_a.contains(&l.digest)).collect();
+    let removed: Vec<InspectedLayer> = a.into_iter().filter(|l| !in_b.contains(&l.diff_id)).collect();
+    let added: Vec<InspectedLayer> = b.into_iter().filter(|l| !in_a.contains(&l.diff_id)).collect();
     Ok(Diff {
         packages,
         shared: in_a.intersection(&in_b).count(),

@@ -180,7 +180,7 @@ pub(super) fn kind(ctx: &Context<'_>, kept: &Kept, command: &[String], directory
         }
     };
     process.env("PATH", path).env("IGLOO_SHELL", &kept.name).current_dir(directory);
-    process.envs(kept.env.iter().map(|(name, value)| (name, value)));
+    process.envs(&kept.env);
     Ok(Kind::Host(Box::new(process)))
 }
 
