@@ -103,6 +103,11 @@ impl<W: Write> HashWriter<W> {
         (self.inner, Sha256(self.state.finalize().into()), self.length)
     }
 
+    /// Goes on with another writer.
+    pub fn onto<V: Write>(self, inner: V) -> HashWriter<V> {
+        HashWriter { inner, state: self.state, length: self.length }
+    }
+
     /// Bytes written so far.
     pub fn length(&self) -> u64 {
         self.length

@@ -11,10 +11,12 @@ use crate::digest::Sha256;
 /// |---|---|---|
 /// | `data/nix/store`, `data/nix/var` | the Nix store and its database | no |
 /// | `data/volumes/<project>/<volume>` | named volumes | no |
+/// | `data/registry/…` | images that were pushed to `igloo registry serve` | no |
 /// | `cache/debs/<sha256>.deb` | downloaded archives | yes |
 /// | `cache/apt/…` | verified release files and package indexes | yes |
 /// | `cache/oci/…` | layers and documents of images by digest | yes |
 /// | `state/projects/<project>/` | known projects, logs, service state | history only |
+/// | `state/registry/<repository>/` | locks of images that were built on pull | then newer versions |
 /// | `runtime/<project>/` | sockets and locks of running projects | at boot |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dirs {
@@ -47,6 +49,16 @@ impl Dirs {
     /// Content of images by digest, and what is remembered of it.
     pub fn oci(&self) -> PathBuf {
         self.cache.join("oci")
+    }
+
+    /// Images that were pushed to this machine's registry.
+    pub fn registry(&self) -> PathBuf {
+        self.data.join("registry")
+    }
+
+    /// Locks of images that this machine's registry built when they were pulled.
+    pub fn registry_locks(&self) -> PathBuf {
+        self.state.join("registry")
     }
 
     /// Durable state of one project.

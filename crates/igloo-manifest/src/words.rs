@@ -161,7 +161,7 @@ pub(crate) fn snapshot(text: &str) -> Result<String> {
 }
 
 /// `10s`, `200ms`, `2m`, `1h`; a bare number has no unit and is refused.
-pub(crate) fn duration(text: &str) -> Result<Duration> {
+pub fn duration(text: &str) -> Result<Duration> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(end);
     let scale = match unit {
@@ -191,7 +191,7 @@ fn bad_duration(text: &str) -> BadText {
 }
 
 /// `512M`, `8G`, `4096B`: powers of 1024.
-pub(crate) fn size(text: &str) -> Result<u64> {
+pub fn size(text: &str) -> Result<u64> {
     let bad = || BadText::new(format!("`{text}` is no size"), "a whole number and `K`, `M`, `G` or `T`: `512M`");
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(end);

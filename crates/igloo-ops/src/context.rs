@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use igloo_base::{Dirs, Reporter};
 
 /// The circumstances of one run of igloo.
+#[derive(Clone)]
 pub struct Context<'a> {
     /// Where igloo keeps things.
     pub dirs: Dirs,

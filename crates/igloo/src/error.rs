@@ -15,6 +15,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use igloo_ops::error::OpsError;
+use igloo_serve::ServeError;
 
 use crate::ui::Ui;
 
@@ -80,6 +81,12 @@ impl From<OpsError> for CommandError {
             None => Kind::User,
         };
         Self { kind, error: error.into(), hints }
+    }
+}
+
+impl From<ServeError> for CommandError {
+    fn from(error: ServeError) -> Self {
+        Self::user(error)
     }
 }
 

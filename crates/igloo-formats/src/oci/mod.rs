@@ -11,7 +11,7 @@ mod reference;
 pub use config::{Config, Empty, Healthcheck, History, ImageConfig, RootFs};
 pub use descriptor::{BadDigestText, Descriptor, Digest, Platform};
 pub use manifest::{Document, Index, Manifest};
-pub use reference::{BadReference, Reference};
+pub use reference::{BadReference, Reference, is_repository, is_tag};
 
 /// Largest manifest or index that is read: registries must take 4 MiB and none is known to take more.
 pub const MAX_MANIFEST: u64 = 4 << 20;

@@ -74,7 +74,13 @@ pub(crate) fn is_component(text: &str) -> bool {
     separators.into_iter().all(|s| matches!(s, "." | "_" | "__") || s.bytes().all(|b| b == b'-'))
 }
 
-fn is_tag(text: &str) -> bool {
+/// Whether a text is the name of a repository without a host, `acme/guestbook`.
+pub fn is_repository(text: &str) -> bool {
+    text.len() <= MAX_NAME && text.split('/').all(is_component)
+}
+
+/// Whether a text is a tag.
+pub fn is_tag(text: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     let bytes = text.as_bytes();
     bytes.len() <= MAX_TAG

@@ -153,7 +153,7 @@ pub fn prepare_ad_hoc(ctx: &Context<'_>, request: &AdHoc<'_>) -> Result<Prepared
 }
 
 /// The suite of the project around, or of the machine.
-fn default_suite(ctx: &Context<'_>, directory: &Path) -> Result<String, OpsError> {
+pub fn default_suite(ctx: &Context<'_>, directory: &Path) -> Result<String, OpsError> {
     if let Ok(project) = project::open(ctx, directory)
         && let Some(suite) = project.manifest.sources.values().find_map(|source| match source {
             igloo_manifest::Source::Debian(debian) => Some(debian.suite.clone()),

@@ -16,6 +16,7 @@ mod internal;
 mod lock;
 mod logs;
 mod ps;
+mod registry;
 mod restart;
 mod run;
 mod schema;
@@ -63,6 +64,8 @@ pub enum Command {
     Image(image::Command),
     #[command(subcommand)]
     Store(store::Command),
+    #[command(subcommand)]
+    Registry(registry::Command),
     Gc(gc::Args),
     Doctor(doctor::Args),
     #[command(name = "__supervise", hide = true)]
@@ -100,6 +103,7 @@ pub fn run(command: Command, settings: &Settings, ui: &Ui) -> Result<ExitCode, C
         Command::Wait(args) => wait::run(&args, settings, ui)?,
         Command::Image(command) => image::run(&command, settings, ui)?,
         Command::Store(command) => store::run(&command, settings, ui)?,
+        Command::Registry(command) => registry::run(&command, settings, ui)?,
         Command::Gc(args) => gc::run(&args, settings, ui)?,
         Command::Doctor(args) => return doctor::run(&args, settings, ui),
         Command::Supervise(args) => internal::supervise(&args, settings, ui)?,

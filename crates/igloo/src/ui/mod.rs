@@ -1,9 +1,11 @@
 //! The one place that talks to a person: standard output is data, standard error is talk.
 
 mod error;
+mod forward;
 mod progress;
 mod table;
 
+pub use forward::Forward;
 pub use table::{Table, bytes};
 
 use std::error::Error;

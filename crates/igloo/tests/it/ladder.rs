@@ -6,6 +6,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 
 const LADDER: &[(&str, u32)] = &[
     ("igloo", 7),
+    ("igloo-serve", 6),
     ("igloo-ops", 5),
     ("igloo-image", 4),
     ("igloo-container", 4),
