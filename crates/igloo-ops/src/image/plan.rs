@@ -90,7 +90,13 @@ pub fn write(ctx: &Context<'_>, directories: &[PathBuf], check: bool) -> Result<
     let mut images = Vec::new();
     let mut prior = Prior::shipped();
     for one in &projects {
-        images.extend(fleet(one, None)?.into_iter().map(|(_, image)| image));
+        let several = one.manifest.project.systems.len() > 1;
+        images.extend(fleet(one, None)?.into_iter().map(|(system, mut image)| {
+            if several {
+                image.name = format!("{} ({})", image.name, system.deb_arch());
+            }
+            image
+        }));
         prior.learn(&history(ctx, one)?);
     }
     let mut previous = None;
