@@ -238,8 +238,8 @@ fn explained() {
     expect![[r#"
         emacs lies in layer `emacs`, 2 of 2 from below, with 1 packages (41.9 MB)
         the plan has no layer that fits it: cut by size and by how often it changes
-        its source `emacs` changes 0.77 times a year: bullseye 5 in 3.0 years, bookworm 4 in 3.1 years
-        what changes most often in the layer: emacs 0.77"#]]
+        its source `emacs` changes 0.80 times a year: bullseye 5 in 3.0 years, bookworm 4 in 3.1 years, had security fixes before
+        what changes most often in the layer: emacs 0.80"#]]
     .assert_eq(&explain(&stranger, "emacs").unwrap());
 }
 
