@@ -18,7 +18,7 @@ pub(super) const THOROUGH: Effort = Effort { work: 200_000_000 };
 
 /// What the parts of a cost weigh. A first pull happens once to each host, updates every few months; bytes that are only
 /// unpacked are cheaper than bytes that are pulled, and there are several times as many of them in an update. Tuned on
-/// fleet `a` of bench/fleets.txt, so that no part is bought too dearly.
+/// the averages of all fleets of bench/fleets.txt, so that no part is bought too dearly.
 pub(super) const WEIGHTS: Weights = Weights {
     first_blob: 1.0,
     first_chain: 0.4,
