@@ -66,14 +66,6 @@ pub enum ServeError {
         /// Why not.
         source: serde_json::Error,
     },
-    /// A manifest whose content is gone.
-    #[error("the manifest {digest} of `{repository}` has no content; delete it or restore its file")]
-    NoManifest {
-        /// The repository.
-        repository: String,
-        /// Its digest.
-        digest: String,
-    },
     /// Our own JSON.
     #[error("cannot write or read a record of igloo's own")]
     Json(#[source] serde_json::Error),

@@ -12,6 +12,7 @@ mod ladder;
 mod lock;
 mod ping;
 mod recovery;
+mod registry;
 mod shell;
 mod store;
 mod world;
