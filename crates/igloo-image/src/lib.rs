@@ -15,6 +15,7 @@ pub mod plan;
 pub mod reader;
 pub mod top;
 pub mod tree;
+pub mod unpack;
 
 mod copies;
 mod tar;
@@ -25,6 +26,7 @@ pub use image::{BuiltImage, ImageLayer, ImageSpec, build, join};
 pub use layer::{Compression, Layer};
 pub use package::Package;
 pub use top::{Account, Additions, Appended};
+pub use unpack::{Attribute, Tree, Trees};
 
 /// Version of everything that decides which bytes a layer has. Raised by every change of bytes.
 pub const LAYERS: u32 = 1;
