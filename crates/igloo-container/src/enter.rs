@@ -15,7 +15,7 @@ pub(crate) mod job;
 mod namespaces;
 mod plan;
 mod root;
-mod signals;
+pub(crate) mod signals;
 
 use std::ffi::OsString;
 use std::io;
@@ -177,7 +177,7 @@ impl EnterError {
 }
 
 /// Adds the act to the result of a system call.
-trait Act<T> {
+pub(crate) trait Act<T> {
     fn act(self, act: &'static str) -> Result<T, EnterError>;
 }
 

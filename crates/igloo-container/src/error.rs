@@ -95,6 +95,20 @@ pub enum ContainerError {
         /// What it said, causes included.
         message: String,
     },
+    /// It could not be made.
+    #[error("cannot start the container: {message}")]
+    NotStarted {
+        /// Why, with all causes.
+        message: String,
+    },
+    /// The container is there, but its program can't be run.
+    #[error("container: {message}")]
+    NotRun {
+        /// What the kernel said.
+        errno: i32,
+        /// The same with the program's path.
+        message: String,
+    },
     /// A spec that makes no sense.
     #[error("container `{id}`: {why}")]
     Spec {

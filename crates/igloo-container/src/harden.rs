@@ -99,6 +99,9 @@ pub fn close_on_exec() -> Result<(), ContainerError> {
     sys::close_on_exec().act("mark descriptors close-on-exec")
 }
 
+/// What was tried, in the error of [`exec`] about the program itself.
+pub(crate) const RUN: &str = "run";
+
 /// Replaces this process by a program looked up in `PATH` of `env`; returns only the failure.
 /// Signals get their default actions.
 pub fn exec(args: &[String], env: &[(String, String)]) -> ContainerError {
@@ -145,6 +148,6 @@ impl Prepared {
                 (failure, program) = (error, candidate.clone());
             }
         }
-        ContainerError::Path(igloo_base::PathError { act: "run", path: program, source: failure })
+        ContainerError::Path(igloo_base::PathError { act: RUN, path: program, source: failure })
     }
 }

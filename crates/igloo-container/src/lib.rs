@@ -12,6 +12,7 @@ pub mod cgroup;
 pub mod enter;
 mod error;
 pub mod exec;
+pub mod foreground;
 pub mod harden;
 pub mod network;
 pub mod probe;

@@ -43,7 +43,7 @@ pub(crate) struct Serve {
 /// What a supervisor asks of PID 1.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum SandboxRequest {
-    /// Start a shim: its control socket, stdout and stderr come along.
+    /// Start a shim: its control socket, stdin, stdout and stderr come along.
     Spawn,
 }
 
@@ -94,10 +94,12 @@ pub(crate) enum ShimRequest {
 /// What a shim tells.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ShimReply {
-    /// The program runs; a pidfd of it comes along.
+    /// The program runs; a pidfd of it comes along, then its terminal if it has one.
     Started,
     Failed {
         message: String,
+        /// Of running the program.
+        errno: Option<i32>,
     },
     Exited {
         code: Option<i32>,

@@ -5,6 +5,7 @@ mod init;
 mod sources;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -26,6 +27,8 @@ use crate::userns::{self, Mapping};
 use sources::Sources;
 
 const PEER: &str = "sandbox";
+/// Where pipes without a name are; the kernel's `PIPEFS_MAGIC`.
+const PIPEFS: i64 = 0x5049_5045;
 
 /// A running sandbox; the kernel ends everything in it when this is dropped or its process dies.
 #[derive(Debug)]
@@ -104,7 +107,7 @@ impl Sandbox {
         &self.mapping.detail
     }
 
-    /// Starts a container; what becomes of it is told to `on_event`, from a thread of its own.
+    /// Starts a container without input; what becomes of it is told to `on_event`, from a thread of its own.
     pub fn spawn(
         &self,
         spec: &ContainerSpec,
@@ -112,10 +115,23 @@ impl Sandbox {
         stderr: OwnedFd,
         on_event: Box<dyn Fn(ContainerEvent) + Send>,
     ) -> Result<Container, ContainerError> {
+        let null = std::fs::File::open("/dev/null").at("open", "/dev/null")?;
+        self.spawn_with(spec, [null.into(), stdout, stderr], on_event)
+    }
+
+    /// [`Self::spawn`] with standard input, output and error; with [`ContainerSpec::terminal`] they are not used.
+    pub fn spawn_with(
+        &self,
+        spec: &ContainerSpec,
+        stdio: [OwnedFd; 3],
+        on_event: Box<dyn Fn(ContainerEvent) + Send>,
+    ) -> Result<Container, ContainerError> {
         check(spec)?;
-        for stream in [&stdout, &stderr] {
-            // A service that isn't root opens `/dev/stdout` anew; nobody else can see these pipes. Files stay as they are.
-            if rustix::fs::fstat(stream).is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Fifo) {
+        for stream in &stdio[1..] {
+            // A service that isn't root opens `/dev/stdout` anew; nobody else can see these pipes. Files stay as they
+            // are, and so do pipes that have a name.
+            let is_pipe = rustix::fs::fstat(stream).is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Fifo);
+            if is_pipe && rustix::fs::fstatfs(stream).is_ok_and(|s| s.f_type == PIPEFS) {
                 let _ = rustix::fs::fchmod(stream, Mode::from_raw_mode(0o622));
             }
         }
@@ -134,7 +150,9 @@ impl Sandbox {
         let (control, theirs) = protocol::pair()?;
         let fds: Vec<BorrowedFd<'_>> = [&memory].into_iter().chain(&mounts).chain(&joins).map(AsFd::as_fd).collect();
         protocol::send(&control, &ShimRequest::Start, &fds)?;
-        protocol::send(&self.socket, &SandboxRequest::Spawn, &[theirs.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
+        let [stdin, stdout, stderr] = &stdio;
+        let fds = [theirs.as_fd(), stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+        protocol::send(&self.socket, &SandboxRequest::Spawn, &fds)?;
         Container::attend(control, cgroup, on_event)
     }
 
@@ -172,6 +190,8 @@ fn keep(exe: &Path, socket: OwnedFd) -> Result<Keeper, ContainerError> {
     let mut command = Command::new(exe);
     command.arg(init::WORD).env_clear().current_dir("/");
     command.stdin(socket).stdout(Stdio::null()).stderr(Stdio::null());
+    // What a terminal sends to our process group is for us: it would end shims.
+    command.process_group(0);
     let (started, when_started) = mpsc::channel();
     let thread = std::thread::Builder::new().name("igloo-sandbox".to_owned()).spawn(move || {
         let child = command.spawn();

@@ -9,15 +9,17 @@ mod payload;
 
 use std::fs;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use igloo_base::At;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use rustix::mount::MountPropagationFlags;
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags};
 use rustix::thread::UnshareFlags;
 
@@ -31,13 +33,17 @@ use crate::{rootfs, sys, userns};
 const PEER: &str = "supervisor";
 
 /// Body of a shim; gives its exit code.
-pub(crate) fn run(control: OwnedFd, stdout: OwnedFd, stderr: OwnedFd, filter: &Filter) -> i32 {
-    let result = start(&control, stdout, stderr, filter).and_then(|init| attend::attend(&control, &init));
+pub(crate) fn run(control: OwnedFd, stdio: [OwnedFd; 3], filter: &Filter) -> i32 {
+    let result = start(&control, stdio, filter).and_then(|init| attend::attend(&control, &init));
     match result {
         Ok(()) => 0,
         Err(error) => {
             // Without a supervisor there is nobody to tell.
-            drop(protocol::send(&control, &ShimReply::Failed { message: chain(&error) }, &[]));
+            let errno = match &error {
+                ContainerError::NotRun { errno, .. } => Some(*errno),
+                _ => None,
+            };
+            drop(protocol::send(&control, &ShimReply::Failed { message: chain(&error), errno }, &[]));
             1
         }
     }
@@ -53,7 +59,7 @@ struct Init {
     filter: Filter,
 }
 
-fn start(control: &OwnedFd, stdout: OwnedFd, stderr: OwnedFd, filter: &Filter) -> Result<Init, ContainerError> {
+fn start(control: &OwnedFd, stdio: [OwnedFd; 3], filter: &Filter) -> Result<Init, ContainerError> {
     // Blocked until the program runs; it gets an empty mask of its own.
     let signals = sys::signal_fd(&[libc::SIGCHLD]).act("wait for children")?;
     let (Start { spec, identity, base, sources }, mut fds) = receive_start(control)?;
@@ -69,9 +75,10 @@ fn start(control: &OwnedFd, stdout: OwnedFd, stderr: OwnedFd, filter: &Filter) -
     let layers = base.join("layers");
     igloo_base::file::create_dirs(&root)?;
     rootfs::assemble(&spec, identity, &layers, &root)?;
-    let (pid, pidfd) = create(&spec, &base, &root, [stdout, stderr], filter)?;
+    let (pid, pidfd, terminal) = create(&spec, &base, &root, stdio, filter)?;
+    let fds: Vec<_> = [Some(&pidfd), terminal.as_ref()].into_iter().flatten().map(AsFd::as_fd).collect();
     // A supervisor that is gone is noticed later, as the end of its requests.
-    drop(protocol::send(control, &ShimReply::Started, &[pidfd.as_fd()]));
+    drop(protocol::send(control, &ShimReply::Started, &fds));
     Ok(Init { pid, pidfd, spec, signals, filter: filter.clone() })
 }
 
@@ -146,9 +153,9 @@ fn create(
     spec: &ContainerSpec,
     base: &Path,
     root: &Path,
-    [stdout, stderr]: [OwnedFd; 2],
+    stdio: [OwnedFd; 3],
     filter: &Filter,
-) -> Result<(Pid, OwnedFd), ContainerError> {
+) -> Result<(Pid, OwnedFd, Option<OwnedFd>), ContainerError> {
     let failed = |error: Box<dyn std::error::Error + Send + Sync>| ContainerError::Libcontainer {
         id: spec.id.clone(),
         source: error,
@@ -157,13 +164,17 @@ fn create(
     igloo_base::file::create_dirs(&bundle)?;
     igloo_base::file::create_dirs(&state)?;
     oci::write(spec, base, root, &bundle).map_err(|e| failed(e.into()))?;
-    sys::install_fd(stdout, 1).act("pass on stdout")?;
-    sys::install_fd(stderr, 2).act("pass on stderr")?;
+    for (number, stream) in (0..).zip(stdio) {
+        sys::install_fd(stream, number).act("pass on standard input and output")?;
+    }
+    let console = base.join("console");
+    let terminal = spec.terminal.then(|| listen(base)).transpose().at("listen on", &console)?;
     let (report, told) = io::pipe().act("make a pipe")?;
     let payload = payload::Payload::new(spec, filter.clone(), told.as_fd());
     let mut container = ContainerBuilder::new(spec.id.clone(), SyscallType::default())
         .with_root_path(&state)
         .map_err(|e| failed(e.into()))?
+        .with_console_socket(spec.terminal.then_some(console))
         .with_executor(payload)
         .as_init(&bundle)
         .with_systemd(false)
@@ -173,16 +184,43 @@ fn create(
     container.start().map_err(|e| failed(e.into()))?;
     drop(told);
     // The end of this pipe is the program's exec.
-    let message = io::read_to_string(report).act("wait for the program")?;
-    if !message.is_empty() {
-        return Err(ContainerError::Remote { peer: "container", message });
+    let mut said = Vec::new();
+    io::Read::read_to_end(&mut io::BufReader::new(report), &mut said).act("wait for the program")?;
+    if !said.is_empty() {
+        return Err(payload::heard(&said));
     }
+    let terminal = terminal.map(receive_terminal).transpose()?;
     // The program alone holds its output from here on.
     let null = fs::File::open("/dev/null").at("open", "/dev/null")?;
-    sys::install_fd(&null, 1).act("let go of stdout")?;
-    sys::install_fd(&null, 2).act("let go of stderr")?;
+    for number in 0..=2 {
+        sys::install_fd(&null, number).act("let go of standard input and output")?;
+    }
     let pid = container.pid().and_then(|pid| Pid::from_raw(pid.as_raw()));
     let pid = pid.ok_or(ContainerError::Gone { peer: "container" })?;
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).act("refer to the program")?;
-    Ok((pid, pidfd))
+    Ok((pid, pidfd, terminal))
+}
+
+/// A socket that is called `console` in a directory; by descriptor, since the names of sockets have to be short.
+fn listen(base: &Path) -> io::Result<UnixListener> {
+    let directory = fs::File::open(base)?;
+    UnixListener::bind(format!("/proc/self/fd/{}/console", directory.as_raw_fd()))
+}
+
+/// What libcontainer has sent to its console socket by the time the program runs.
+fn receive_terminal(listener: UnixListener) -> Result<OwnedFd, ContainerError> {
+    // Never to wait for somebody who will not come.
+    listener.set_nonblocking(true).act("take the terminal")?;
+    let (stream, _) = listener.accept().act("take the terminal")?;
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0; 64];
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    rustix::net::recvmsg(&stream, &mut [io::IoSliceMut::new(&mut byte)], &mut ancillary, flags)
+        .act("take the terminal")?;
+    let mut fds = ancillary.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+        _ => None,
+    });
+    fds.next().and_then(|mut fds| fds.next()).ok_or(ContainerError::Gone { peer: "container" })
 }

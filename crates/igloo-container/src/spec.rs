@@ -45,6 +45,9 @@ pub struct ContainerSpec {
     pub nofile: Option<u64>,
     /// Root file system read-only (volumes and `/tmp`-like mounts stay writable).
     pub read_only: bool,
+    /// Input and output are a terminal of the container's own; [`crate::Container::terminal`] is its other end.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub terminal: bool,
 }
 
 /// Owner and mode of a path in the root file system.
@@ -182,6 +185,8 @@ pub enum ContainerEvent {
     Failed {
         /// Why, with all causes.
         message: String,
+        /// What the kernel said to running the program, if all else was well.
+        errno: Option<i32>,
     },
     /// The program ended and everything in the container with it.
     Exited {

@@ -145,8 +145,8 @@ impl Trees {
 
     fn finish(&self, partial: &Path, image: &Image, attributes: Vec<Attribute>) -> Result<Tree, ImageError> {
         let record = partial.join(ATTRIBUTES);
-        let bytes = serde_json::to_vec(&attributes)
-            .map_err(|source| ImageError::Record { path: record.clone(), source })?;
+        let bytes =
+            serde_json::to_vec(&attributes).map_err(|source| ImageError::Record { path: record.clone(), source })?;
         fs::write(&record, bytes).at("write", &record)?;
         // One call for all files: they must be on disk before the name is.
         let directory = File::open(partial).at("open", partial)?;

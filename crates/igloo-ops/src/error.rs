@@ -261,6 +261,32 @@ pub enum OpsError {
         /// The path.
         path: String,
     },
+    /// An image that does not say what is to be run.
+    #[error("`{image}` names no command")]
+    NoImageCommand {
+        /// The image.
+        image: String,
+    },
+    /// A user that an image doesn't have.
+    #[error("`{image}` has no user `{user}`, or no group of that name")]
+    NoImageUser {
+        /// The image.
+        image: String,
+        /// As it was written.
+        user: String,
+    },
+    /// A text that is no bind.
+    #[error("`{text}` can't be mounted; write `./SOURCE:/TARGET` or `/SOURCE:/TARGET:ro`")]
+    BadVolume {
+        /// The text.
+        text: String,
+    },
+    /// A working directory that is no absolute path.
+    #[error("`{path}` is no absolute path, and can't be the working directory")]
+    BadWorkdir {
+        /// The path.
+        path: String,
+    },
     /// `--check`, and the plan would change.
     #[error("`{}` is not what the fleet's plan would be now, and was not to be changed", path.display())]
     PlanStale {
@@ -439,6 +465,8 @@ impl OpsError {
                 format!("set `name` under [images.{image}], or push with `--to HOST/NAME`")
             }
             OpsError::NoImage { .. } => "registries are named: `HOST/NAME:TAG`; files: `oci:DIR`, `./FILE.tar`".into(),
+            OpsError::NoImageCommand { image } => format!("give one: `igloo image run {image} -- COMMAND`"),
+            OpsError::NoImageUser { .. } => "`--user` takes a name that the image has, or a number up to 65535".into(),
             OpsError::PlanStale { .. } => "run `igloo image plan --fleet` and commit the plan".into(),
             OpsError::NotRunning { .. } => "`igloo up` starts it".into(),
             OpsError::ServiceNotRunning { service } => {

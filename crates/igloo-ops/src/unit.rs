@@ -118,7 +118,7 @@ fn free_name(volume: &Path) -> PathBuf {
 fn translate(event: ContainerEvent) -> UnitEvent {
     match event {
         ContainerEvent::Started { pid } => UnitEvent::Started { pid },
-        ContainerEvent::Failed { message } => UnitEvent::Failed { message },
+        ContainerEvent::Failed { message, .. } => UnitEvent::Failed { message },
         ContainerEvent::Exited { code, signal, oom } => UnitEvent::Exited { code, signal, oom },
     }
 }

@@ -8,14 +8,14 @@ use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd};
 
 /// A signal that arrived.
-pub(super) struct Arrived {
-    pub(super) signal: i32,
+pub(crate) struct Arrived {
+    pub(crate) signal: i32,
     /// True if the kernel sent it (the terminal, to the whole foreground group), not another process to us.
     pub(super) from_kernel: bool,
 }
 
 /// These signals are blocked and read from a descriptor until this value is dropped.
-pub(super) struct Blocked {
+pub(crate) struct Blocked {
     fd: OwnedFd,
     before: libc::sigset_t,
 }
@@ -44,7 +44,7 @@ fn change_mask(how: i32, set: &libc::sigset_t) -> io::Result<libc::sigset_t> {
 }
 
 impl Blocked {
-    pub(super) fn new(signals: &[i32]) -> io::Result<Self> {
+    pub(crate) fn new(signals: &[i32]) -> io::Result<Self> {
         let set = set_of(signals);
         let before = change_mask(libc::SIG_BLOCK, &set)?;
         // SAFETY: the set is initialised; a descriptor that comes back is fresh and ours.
@@ -63,8 +63,13 @@ impl Blocked {
         drop(change_mask(libc::SIG_SETMASK, &self.before));
     }
 
+    /// Readable when one has arrived.
+    pub(crate) fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
     /// Waits for the next one.
-    pub(super) fn wait(&self) -> io::Result<Arrived> {
+    pub(crate) fn wait(&self) -> io::Result<Arrived> {
         // The kernel's `struct signalfd_siginfo`: u32 signal, i32 errno, i32 code, ...
         let mut info = [0u8; 128];
         loop {

@@ -30,6 +30,8 @@ struct Shared {
     socket: OwnedFd,
     /// Host pid of the program; 0 while there is none.
     pid: AtomicU32,
+    /// The other end of the program's terminal, until somebody takes it.
+    terminal: Mutex<Option<OwnedFd>>,
     waiting: Mutex<Waiting>,
     next_exec: AtomicU64,
     /// Held by whoever waits for a socket, so that answers find their question.
@@ -69,6 +71,7 @@ impl Container {
         let shared = Arc::new(Shared {
             socket,
             pid: AtomicU32::new(0),
+            terminal: Mutex::default(),
             waiting: Mutex::default(),
             next_exec: AtomicU64::new(0),
             asking: Mutex::default(),
@@ -93,6 +96,11 @@ impl Container {
     /// Host pid of the program while it runs.
     pub fn pid(&self) -> Option<u32> {
         Some(self.shared.pid.load(Ordering::Acquire)).filter(|pid| *pid != 0)
+    }
+
+    /// The other end of the program's terminal, once, from its start on.
+    pub fn terminal(&self) -> Option<OwnedFd> {
+        lock(&self.shared.terminal).take()
     }
 
     /// A fresh socket in the container's network.
@@ -141,17 +149,18 @@ impl Shared {
 
     /// Takes what the shim tells, until it is gone.
     fn read(&self, cgroup: Option<&Cgroup>, on_event: &dyn Fn(ContainerEvent)) {
-        let mut last =
-            ContainerEvent::Failed { message: "the container's shim died before it could start it".to_owned() };
+        let message = "the container's shim died before it could start it".to_owned();
+        let mut last = ContainerEvent::Failed { message, errno: None };
         while let Ok(Some((reply, fds))) = protocol::receive::<ShimReply>(&self.socket, PEER) {
             match reply {
                 ShimReply::Started => {
                     let pid = fds.first().and_then(pid_of).unwrap_or(0);
                     self.pid.store(pid, Ordering::Release);
+                    *lock(&self.terminal) = fds.into_iter().nth(1);
                     last = ContainerEvent::Exited { code: None, signal: None, oom: false };
                     on_event(ContainerEvent::Started { pid });
                 }
-                ShimReply::Failed { message } => last = ContainerEvent::Failed { message },
+                ShimReply::Failed { message, errno } => last = ContainerEvent::Failed { message, errno },
                 ShimReply::Exited { code, signal } => last = ContainerEvent::Exited { code, signal, oom: false },
                 ShimReply::Socket => self.answer_socket(fds.into_iter().next().ok_or_else(gone)),
                 ShimReply::SocketFailed { errno } => self.answer_socket(Err(io::Error::from_raw_os_error(errno))),

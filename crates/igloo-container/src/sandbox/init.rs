@@ -214,13 +214,13 @@ fn attend(socket: &OwnedFd, signals: &OwnedFd, filter: &seccomp::Filter) -> Resu
             continue;
         }
         let Some((SandboxRequest::Spawn, fds)) = protocol::receive(socket, "supervisor")? else { return Ok(()) };
-        let Ok([control, stdout, stderr]) = <[OwnedFd; 3]>::try_from(fds) else { continue };
+        let Ok([control, stdin, stdout, stderr]) = <[OwnedFd; 4]>::try_from(fds) else { continue };
         match sys::fork(UnshareFlags::empty(), false) {
             Ok(Fork::Parent(_)) => {}
-            Ok(Fork::Child) => sys::exit_now(shim::run(control, stdout, stderr, filter)),
+            Ok(Fork::Child) => sys::exit_now(shim::run(control, [stdin, stdout, stderr], filter)),
             Err(e) => {
                 let message = format!("cannot start a shim: {e}");
-                drop(protocol::send(&control, &ShimReply::Failed { message }, &[]));
+                drop(protocol::send(&control, &ShimReply::Failed { message, errno: None }, &[]));
             }
         }
     }

@@ -71,7 +71,7 @@ fn translate(spec: &ContainerSpec, base: &Path, root: &Path) -> Result<Spec, Oci
         .hostname(spec.hostname.clone())
         .root(RootBuilder::default().path(root).readonly(spec.read_only).build()?)
         .process(process(spec)?)
-        .mounts(mounts(base)?)
+        .mounts(mounts(spec, base)?)
         .linux(linux)
         .build()
 }
@@ -106,7 +106,7 @@ fn process(spec: &ContainerSpec) -> Result<libcontainer::oci_spec::runtime::Proc
     // The environment goes to exec directly; this keeps libcontainer from looking for a home directory.
     let home = if spec.user.home.is_empty() { "/" } else { &spec.user.home };
     ProcessBuilder::default()
-        .terminal(false)
+        .terminal(spec.terminal)
         .user(user.build()?)
         .args(spec.args.clone())
         .env(vec![format!("HOME={home}")])
@@ -126,7 +126,7 @@ fn rlimits(spec: &ContainerSpec) -> Result<Vec<PosixRlimit>, OciSpecError> {
     Ok(vec![nofile.build()?])
 }
 
-fn mounts(base: &Path) -> Result<Vec<Mount>, OciSpecError> {
+fn mounts(spec: &ContainerSpec, base: &Path) -> Result<Vec<Mount>, OciSpecError> {
     let mount = |kind: &str, target: &str, options: &[&str]| {
         MountBuilder::default()
             .typ(kind)
@@ -136,6 +136,11 @@ fn mounts(base: &Path) -> Result<Vec<Mount>, OciSpecError> {
             .build()
     };
     let mut pts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+    // libcontainer opens the terminal before it becomes the user, whose it is to be.
+    let owner = format!("uid={}", spec.user.uid);
+    if spec.terminal {
+        pts.push(&owner);
+    }
     // The group of terminals, where it exists.
     if userns::own_maps().is_ok_and(|(_, gids)| userns::is_mapped(&gids, 5)) {
         pts.push("gid=5");

@@ -59,7 +59,12 @@ impl Payload {
 impl Executor for Payload {
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
         let error = self.run();
-        sys::write_raw(self.report, chain(&error).as_bytes());
+        // First the number that the kernel gave for the program, or zero.
+        let errno = match &error {
+            ContainerError::Path(e) if e.act == harden::RUN => e.source.raw_os_error().unwrap_or(libc::ENOENT),
+            _ => 0,
+        };
+        sys::write_raw(self.report, &[&errno.to_ne_bytes(), chain(&error).as_bytes()].concat());
         sys::exit_now(NOT_RUN)
     }
 
@@ -70,6 +75,16 @@ impl Executor for Payload {
     /// The environment is given to exec; this process's own one is empty.
     fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
         Ok(())
+    }
+}
+
+/// In the shim: what the payload has reported.
+pub(super) fn heard(said: &[u8]) -> ContainerError {
+    let (errno, text) = said.split_first_chunk().map_or((0, said), |(n, text)| (i32::from_ne_bytes(*n), text));
+    let message = String::from_utf8_lossy(text).into_owned();
+    match errno {
+        0 => ContainerError::Remote { peer: "container", message },
+        errno => ContainerError::NotRun { errno, message },
     }
 }
 

@@ -73,7 +73,7 @@ fn programs_that_cannot_run(lab: &Lab) {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         let outcome = lab.run(&ContainerSpec { args, ..lab.sh("nothing", "") });
         match outcome.events.as_slice() {
-            [ContainerEvent::Failed { message }] => message.clone(),
+            [ContainerEvent::Failed { message, .. }] => message.clone(),
             other => panic!("{other:?}"),
         }
     };
@@ -89,7 +89,7 @@ fn programs_that_cannot_run(lab: &Lab) {
             Ok(_) => panic!("a container without its layer"),
         },
         _ => match lab.run(&missing).end() {
-            ContainerEvent::Failed { message } => message.clone(),
+            ContainerEvent::Failed { message, .. } => message.clone(),
             other => panic!("{other:?}"),
         },
     };

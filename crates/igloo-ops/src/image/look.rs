@@ -131,7 +131,8 @@ fn merged(opened: &Opened, image: &Image) -> Result<Merged, OpsError> {
     let mut merged = Merged { files: BTreeMap::new(), owners: BTreeMap::new() };
     for (layer, blob) in image.manifest.layers.iter().enumerate() {
         let (digest, _) = walk(opened.content.as_ref(), blob, &opened.name, &mut |entry, content| {
-            let below = format!("{}/", entry.path);
+            // Of the root, everything.
+            let below = if entry.path.is_empty() { String::new() } else { format!("{}/", entry.path) };
             let old = |merged: &mut Merged| {
                 let gone: Vec<String> = merged
                     .files

@@ -5,15 +5,18 @@
 pub mod build;
 pub mod look;
 pub mod plan;
+pub mod run;
 pub mod source;
 mod spec;
 pub mod transfer;
+mod user;
 
 use std::collections::BTreeMap;
 
 use igloo_base::System;
+use igloo_base::file::FileLock;
 use igloo_formats::oci::Descriptor;
-use igloo_image::{Blobs, BuiltImage};
+use igloo_image::{Blobs, BuiltImage, Trees};
 use igloo_manifest::lock::LockedPackage;
 use serde::Serialize;
 
@@ -82,6 +85,19 @@ impl Made {
 pub(crate) fn blobs(ctx: &Context<'_>) -> Blobs {
     Blobs::new(ctx.dirs.oci())
 }
+
+/// Where unpacked images are kept.
+pub(crate) fn trees(ctx: &Context<'_>) -> Trees {
+    Trees::new(ctx.dirs.oci().join("trees"))
+}
+
+/// Keeps `gc` from images as long as it is held; as many as want to may hold it.
+pub(crate) fn hold(ctx: &Context<'_>) -> Result<FileLock, OpsError> {
+    Ok(FileLock::shared(ctx.dirs.oci().join(LOCK))?)
+}
+
+/// Whoever holds this exclusively has images for himself.
+pub(crate) const LOCK: &str = ".lock";
 
 /// The images that are meant: those named, or all.
 fn chosen(project: &Project, names: &[String]) -> Result<Vec<String>, OpsError> {

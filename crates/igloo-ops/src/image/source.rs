@@ -71,7 +71,16 @@ pub fn open(ctx: &Context<'_>, start: &Path, text: &str, wanted: bool, choice: &
     match place(ctx, start, text)? {
         Place::Project(name) => {
             let mut project = project::open(ctx, start)?;
-            let made = build::build(ctx, &mut project, &Options { names: vec![name], ..Options::default() })?;
+            // What only one system is wanted of is built for it alone.
+            let systems = match choice {
+                Choice::Platform(wanted) => {
+                    let all = project.manifest.project.systems.iter().copied();
+                    all.filter(|system| Platform::from(*system).architecture == wanted.architecture).collect()
+                }
+                Choice::All => Vec::new(),
+            };
+            let options = Options { names: vec![name], systems, ..Options::default() };
+            let made = build::build(ctx, &mut project, &options)?;
             let top = made.first().map(|m| m.top.clone()).ok_or(OpsError::NoImages)?;
             let tree = ImageTree::read(text, &blobs, &top)?;
             Ok(Opened { name: text.to_owned(), tree, content: Box::new(blobs) })

@@ -1,4 +1,7 @@
+mod run;
+
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use igloo_base::System;
 use igloo_manifest::LayerCompression;
@@ -26,6 +29,7 @@ pub enum Command {
     Ls(LsArgs),
     Diff(DiffArgs),
     Why(WhyArgs),
+    Run(run::Args),
 }
 
 /// What of a project is built.
@@ -211,19 +215,21 @@ pub struct WhyArgs {
     system: System,
 }
 
-pub fn run(command: &Command, settings: &Settings, ui: &Ui) -> Result<(), CommandError> {
+pub fn run(command: &Command, settings: &Settings, ui: &Ui) -> Result<ExitCode, CommandError> {
     match command {
-        Command::Build(args) => run_build(args, settings, ui),
-        Command::Plan(args) => run_plan(args, settings, ui),
-        Command::Push(args) => run_push(args, settings, ui),
-        Command::Load(args) => run_load(args, settings, ui),
-        Command::Pull(args) => run_pull(args, settings, ui),
-        Command::Copy(args) => run_copy(args, settings, ui),
-        Command::Inspect(args) => run_inspect(args, settings, ui),
-        Command::Ls(args) => run_ls(args, settings, ui),
-        Command::Diff(args) => run_diff(args, settings, ui),
-        Command::Why(args) => run_why(args, settings, ui),
+        Command::Run(args) => return run::run(args, settings, ui),
+        Command::Build(args) => run_build(args, settings, ui)?,
+        Command::Plan(args) => run_plan(args, settings, ui)?,
+        Command::Push(args) => run_push(args, settings, ui)?,
+        Command::Load(args) => run_load(args, settings, ui)?,
+        Command::Pull(args) => run_pull(args, settings, ui)?,
+        Command::Copy(args) => run_copy(args, settings, ui)?,
+        Command::Inspect(args) => run_inspect(args, settings, ui)?,
+        Command::Ls(args) => run_ls(args, settings, ui)?,
+        Command::Diff(args) => run_diff(args, settings, ui)?,
+        Command::Why(args) => run_why(args, settings, ui)?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_build(args: &BuildArgs, settings: &Settings, ui: &Ui) -> Result<(), CommandError> {

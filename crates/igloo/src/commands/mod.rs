@@ -101,7 +101,7 @@ pub fn run(command: Command, settings: &Settings, ui: &Ui) -> Result<ExitCode, C
         Command::Start(args) => restart::start(&args, settings, ui)?,
         Command::Stop(args) => restart::stop(&args, settings, ui)?,
         Command::Wait(args) => wait::run(&args, settings, ui)?,
-        Command::Image(command) => image::run(&command, settings, ui)?,
+        Command::Image(command) => return image::run(&command, settings, ui),
         Command::Store(command) => store::run(&command, settings, ui)?,
         Command::Registry(command) => registry::run(&command, settings, ui)?,
         Command::Gc(args) => gc::run(&args, settings, ui)?,
