@@ -354,7 +354,7 @@ fn a_tree_is_made_once_and_garbage_of_killed_ones_is_swept() {
     let (memory, sound) = image(tars());
     let killed: PathBuf = place.trees.directory().join(".igloo-killed");
     fs::create_dir_all(killed.join("root/d")).unwrap();
-    fs::set_permissions(killed.join("root/d"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(killed.join("root/d"), fs::Permissions::from_mode(0o000)).unwrap();
     // As if killed between the removal of an older tree and the new name.
     fs::create_dir_all(place.trees.directory().join(Trees::name(&sound.config.rootfs.diff_ids)).join("root")).unwrap();
     let tree = place.trees.unpack(&memory, &sound, "test", &Silent).unwrap();
