@@ -1,6 +1,7 @@
 //! Answers that say no, in the form that the specification wants.
 
 use std::error::Error;
+use std::io::ErrorKind;
 
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
@@ -86,13 +87,21 @@ impl From<Broken> for Refusal {
 
 impl From<crate::ServeError> for Refusal {
     fn from(error: crate::ServeError) -> Self {
-        Self::internal(&error)
+        match error {
+            crate::ServeError::Path(error) => error.into(),
+            other => Self::internal(&other),
+        }
     }
 }
 
 impl From<igloo_base::PathError> for Refusal {
     fn from(error: igloo_base::PathError) -> Self {
-        Self::internal(&error)
+        let mut refusal = Self::internal(&error);
+        if matches!(error.source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
+            refusal.status = StatusCode::INSUFFICIENT_STORAGE;
+            refusal.message = "the server has no room for this".to_owned();
+        }
+        refusal
     }
 }
 

@@ -183,6 +183,23 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// Whatever a path is, what it names lies below the directory of repositories and is no place of ours.
+        #[test]
+        fn names_are_safe_paths(path in "(/v2/)?([a-c._%0-9A-F/:-]|\\.\\./|%2[eEfF]|_tags/|blobs/|manifests/|uploads/|\\PC){0,40}") {
+            let Ok(route) = Route::parse(&path) else { return Ok(()) };
+            if let Some(repository) = route.repository() {
+                for component in repository.as_str().split('/') {
+                    proptest::prop_assert!(component.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)));
+                    proptest::prop_assert!(component.starts_with(|c: char| c.is_ascii_alphanumeric()));
+                }
+            }
+            if let Route::Manifest(_, Selector::Tag(tag)) = &route {
+                proptest::prop_assert!(!tag.starts_with('.') && !tag.contains('/'));
+            }
+        }
+    }
+
     #[test]
     fn parameters() {
         let query = Some("mount=sha256%3A12&from=a%2Fb&n=3&n=4&empty");

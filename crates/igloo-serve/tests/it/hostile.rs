@@ -190,3 +190,35 @@ fn connections_are_counted_and_the_next_waits() {
     drop((one, two));
     assert_eq!(waiting.join().expect("answer"), 200);
 }
+
+/// A file system of little room, for as long as it is needed.
+struct Small(std::path::PathBuf);
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_and_survived() {
+    let keep = tempfile::tempdir().expect("tempdir");
+    let at = keep.path().join("small");
+    std::fs::create_dir(&at).expect("mkdir");
+    let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=2M", "small"]).arg(&at).output();
+    if !mounted.is_ok_and(|o| o.status.success()) {
+        println!("skipped: no small file system can be mounted here; this needs root");
+        return;
+    }
+    let small = Small(at);
+    {
+        let server = Running::start_in(&small.0, |_| {});
+        let image = server.client.image("a", "v1", "layer");
+        let at = server.client.post("/v2/a/blobs/uploads/").is(202).location();
+        server.client.send("PATCH", &at, &[], &vec![1; 4 << 20]).refuses(507, "UNKNOWN");
+        server.client.delete(&at).is(204);
+        assert_eq!(server.client.get("/v2/a/manifests/v1").is(200).body, image.bytes);
+        server.client.image("a", "v2", "another layer");
+    }
+    drop(small);
+}

@@ -79,7 +79,7 @@ impl App {
             Ok(false) => Err(unknown),
             Err(manifest) => {
                 let said = format!("the manifest {manifest} needs this blob; delete that first");
-                Err(Refusal::new(StatusCode::CONFLICT, "DENIED", said))
+                Err(Refusal::unsupported(said))
             }
         }
     }

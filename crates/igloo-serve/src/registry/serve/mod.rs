@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
 use hyper::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
-    WWW_AUTHENTICATE,
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue, ORIGIN, WWW_AUTHENTICATE,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
@@ -251,18 +250,11 @@ impl Service for App {
     }
 }
 
-/// Whether a request comes from this machine, and from no browser that a page elsewhere made send it: neither through
-/// a proxy, nor for another page, nor by a name that somebody else's server may have.
+/// Whether a request comes from this machine, and neither through a proxy nor from a page in a browser: those say their
+/// origin with everything that changes something.
 fn is_local(headers: &HeaderMap, peer: IpAddr) -> bool {
     let forwarded = ["forwarded", "x-forwarded-for", "x-real-ip", "via"].iter().any(|name| headers.contains_key(*name));
-    let host =
-        headers.get(HOST).and_then(|h| h.to_str().ok()).and_then(|h| h.parse::<hyper::http::uri::Authority>().ok());
-    let ours = host.is_some_and(|authority| {
-        let host = authority.host();
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
-    });
-    peer.is_loopback() && !forwarded && ours && !headers.contains_key(ORIGIN)
+    peer.is_loopback() && !forwarded && !headers.contains_key(ORIGIN)
 }
 
 fn unauthorized(said: &str) -> Refusal {
