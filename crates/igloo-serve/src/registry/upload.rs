@@ -16,7 +16,7 @@ use igloo_base::digest::HashWriter;
 use igloo_base::{At as _, Sha256};
 use igloo_formats::oci::Digest;
 use tokio::sync::{OwnedMutexGuard, watch};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::name::Repository;
 use super::refusal::Refusal;
@@ -71,6 +71,34 @@ pub(crate) struct Turn {
     pub session: Arc<Session>,
     writer: OwnedMutexGuard<Option<HashWriter<File>>>,
     current: watch::Receiver<u64>,
+}
+
+/// A batch on its way to the disk.
+type Writing = JoinHandle<Result<HashWriter<File>, ServeError>>;
+
+impl Turn {
+    /// Begins to hash and write a batch, where waiting for the disk holds up nobody.
+    fn write(&mut self, batch: Vec<Bytes>) -> Result<Writing, Refusal> {
+        let gone = || Refusal::bad("BLOB_UPLOAD_INVALID", "the upload could not be written");
+        let mut writer = self.writer.take().ok_or_else(gone)?;
+        let path = self.session.path.clone();
+        Ok(spawn_blocking(move || {
+            for bytes in &batch {
+                writer.write_all(bytes).at("write", &path)?;
+            }
+            Ok(writer)
+        }))
+    }
+
+    /// Waits until a batch is written. After a failure what is on disk counts.
+    async fn written(&mut self, writing: Option<Writing>) -> Result<(), Refusal> {
+        if let Some(writing) = writing {
+            let writer = writing.await??;
+            self.session.length.store(writer.length(), Ordering::Release);
+            *self.writer = Some(writer);
+        }
+        Ok(())
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -171,6 +199,7 @@ impl Uploads {
     pub(crate) async fn receive(&self, turn: &mut Turn, frames: &mut Frames<'_>, most: u64) -> Result<(), Refusal> {
         let mut batch: Vec<Bytes> = Vec::new();
         let mut gathered = 0;
+        let mut writing = None;
         let mut received: u64 = 0;
         let start = turn.session.length();
         let ended = loop {
@@ -198,12 +227,16 @@ impl Uploads {
                 }
             }
             if gathered >= BATCH {
-                write(turn, std::mem::take(&mut batch)).await?;
+                // One batch is written while the next one comes.
+                turn.written(writing.take()).await?;
+                writing = Some(turn.write(std::mem::take(&mut batch))?);
                 gathered = 0;
                 turn.session.touch();
             }
         };
-        write(turn, batch).await?;
+        turn.written(writing).await?;
+        let rest = turn.write(batch)?;
+        turn.written(Some(rest)).await?;
         turn.session.touch();
         ended
     }
@@ -282,24 +315,4 @@ fn reopen(path: &Path) -> Result<HashWriter<File>, ServeError> {
     let mut there = File::open(path).at("open", path)?;
     io::copy(&mut there, &mut hashed).at("read", path)?;
     Ok(hashed.onto(file))
-}
-
-/// Writes a batch where waiting for the disk holds up nobody.
-async fn write(turn: &mut Turn, batch: Vec<Bytes>) -> Result<(), Refusal> {
-    if batch.is_empty() {
-        return Ok(());
-    }
-    let gone = || Refusal::bad("BLOB_UPLOAD_INVALID", "the upload could not be written");
-    let mut writer = turn.writer.take().ok_or_else(gone)?;
-    let path = turn.session.path.clone();
-    let writer = spawn_blocking(move || {
-        for bytes in &batch {
-            writer.write_all(bytes).at("write", &path)?;
-        }
-        Ok::<_, ServeError>(writer)
-    })
-    .await??;
-    turn.session.length.store(writer.length(), Ordering::Release);
-    *turn.writer = Some(writer);
-    Ok(())
 }
