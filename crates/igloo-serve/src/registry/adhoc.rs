@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use igloo_base::file::{create_dirs, read_optional, write_atomic};
+use igloo_base::file::{create_dirs, read_optional, remove_tree, write_atomic};
 use igloo_base::{At as _, Event, Reporter, Sha256, System};
 use igloo_formats::oci::{Descriptor, Digest};
 use igloo_image::Blobs;
@@ -340,13 +340,24 @@ impl Images {
             Ok(parts) if due || record.resolved == 0 => (parts, now()),
             Ok(parts) => (parts, record.resolved),
             // No newer versions today: those that are here are good for a while longer.
-            Err(BuildError::Fault(error)) if due => {
-                let text = format!("newer versions for `{}` can't be had: {}", key.0, chain(&error));
+            Err(error) if due => {
+                let why = match error {
+                    BuildError::Request(said) => said,
+                    BuildError::Fault(error) => chain(&error),
+                };
+                let text = format!("newer versions for `{}` can't be had: {why}", key.0);
                 self.reporter.event(Event::Warning { text, hint: None });
                 let parts = self.adhoc.builder.build(request, &directory, false)?;
                 (parts, now().saturating_sub(self.adhoc.refresh.as_secs()).saturating_add(AGAIN.as_secs()))
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                if record.images.is_empty() && matches!(error, BuildError::Request(_)) {
+                    remove_tree(&directory)?;
+                    // Another suite of the name may be there, which is fine.
+                    let _ = directory.parent().map(fs::remove_dir);
+                }
+                return Err(error);
+            }
         };
         let image = Image { parts };
         record.images.retain(|i| *i != image);

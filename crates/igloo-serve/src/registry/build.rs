@@ -52,10 +52,13 @@ impl Builder for OpsBuilder {
         if read_optional(&path)?.as_deref() != Some(text.as_bytes()) {
             write_atomic(&path, text.as_bytes())?;
         }
+        // Whoever asks for what there isn't leaves no project behind.
+        let mut asked = project::from_text(directory, text).map_err(told)?;
+        match refresh && asked.lock().map_err(told)?.is_some() {
+            true => lock::update(&ctx, &mut asked, &[]).map_err(told)?,
+            false => lock::lock(&ctx, &mut asked, lock::Options::default()).map_err(told)?,
+        };
         let mut project = project::open(&ctx, directory).map_err(told)?;
-        if refresh && project.lock().map_err(told)?.is_some() {
-            lock::update(&ctx, &mut project, &[]).map_err(told)?;
-        }
         let options = image::build::Options { systems: vec![request.system], ..Default::default() };
         let made = image::build::build(&ctx, &mut project, &options).map_err(told)?;
         let mut parts = Vec::new();

@@ -197,6 +197,8 @@ fn what_can_not_be_built_says_why() {
     assert_eq!(said("/v2/git/missing/manifests/latest"), "there is no package `missing`");
     assert_eq!(said("/v2/git/missing/manifests/latest"), "there is no package `missing`");
     assert_eq!(world.builds(), 1, "it is not tried again at once");
+    let left = std::fs::read_dir(world.directory.path().join("locks")).expect("list").count();
+    assert_eq!(left, 0, "nothing is left of a name that means nothing");
     assert!(said("/v2/git/manifests/v1").contains("`v1` is no suite"));
     assert!(said("/v2/arm64/manifests/latest").contains("no package"));
     assert!(said("/v2/a_b/manifests/latest").contains("`a_b`"));

@@ -36,6 +36,8 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:5000")]
     listen: Vec<SocketAddr>,
     /// Build images on pull; the default if only this machine can reach the server
+    ///
+    /// Whoever may pull makes this machine fetch packages and build; think of --tokens.
     #[arg(long, conflicts_with = "no_adhoc")]
     adhoc: bool,
     /// Serve only what was pushed
