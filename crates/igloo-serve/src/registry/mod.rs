@@ -167,13 +167,7 @@ impl Server {
         let result = runtime.block_on(async {
             let (alive, mut gone) = mpsc::channel(1);
             let connections = Arc::new(Semaphore::new(options.max_connections));
-            let listening = Arc::new(Listening {
-                tls,
-                connections,
-                stop: stop.subscribe(),
-                alive,
-                idle: options.idle.max(FAREWELL),
-            });
+            let listening = Arc::new(Listening { tls, connections, stop: stop.subscribe(), alive, idle: options.idle });
             for (listener, address) in listeners.into_iter().zip(&self.addresses) {
                 let listen = |source| ServeError::Listen { address: *address, source };
                 let listener = TcpListener::from_std(listener).map_err(listen)?;

@@ -191,6 +191,24 @@ fn connections_are_counted_and_the_next_waits() {
     assert_eq!(waiting.join().expect("answer"), 200);
 }
 
+#[test]
+fn who_takes_nothing_of_what_is_sent_is_given_up() {
+    let server = Running::start(|options| {
+        options.idle = Duration::from_millis(500);
+        options.max_connections = 1;
+    });
+    // More than all buffers on the way hold.
+    let digest = server.client.blob("a", &vec![1; 64 << 20]);
+    let mut stalled = server.client.connect();
+    let head = server.client.head("GET", &format!("/v2/a/blobs/{digest}"), &[]);
+    stalled.write_all(head.as_bytes()).expect("send");
+    // There is one place, which the stalled one holds until then.
+    server.client.get("/v2/").is(200);
+    let mut rest = Vec::new();
+    let ended = stalled.read_to_end(&mut rest);
+    assert!(ended.is_err() || rest.len() < 64 << 20, "all {} bytes came", rest.len());
+}
+
 /// A file system of little room, for as long as it is needed.
 struct Small(std::path::PathBuf);
 
