@@ -48,6 +48,12 @@ pub enum ServeError {
         /// What is wrong with it.
         source: rustls::pki_types::pem::Error,
     },
+    /// A file without a certificate.
+    #[error("there is no certificate in `{}`; it should be PEM", path.display())]
+    NoCertificate {
+        /// The file.
+        path: PathBuf,
+    },
     /// A certificate that doesn't go with its key.
     #[error("cannot serve TLS with `{}`", path.display())]
     Tls {

@@ -18,6 +18,9 @@ pub(crate) fn acceptor(certificates: &Path, key: &Path) -> Result<TlsAcceptor, S
     };
     let chain: Vec<CertificateDer<'static>> =
         CertificateDer::pem_file_iter(certificates).and_then(|found| found.collect()).map_err(pem(certificates))?;
+    if chain.is_empty() {
+        return Err(ServeError::NoCertificate { path: certificates.to_owned() });
+    }
     let key = PrivateKeyDer::from_pem_file(key).map_err(pem(key))?;
     let tls = |source| ServeError::Tls { path: certificates.to_owned(), source };
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))

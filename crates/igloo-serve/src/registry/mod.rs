@@ -103,6 +103,7 @@ pub struct Server {
     listeners: Vec<std::net::TcpListener>,
     addresses: Vec<SocketAddr>,
     options: Options,
+    tls: Option<tokio_rustls::TlsAcceptor>,
     app: Arc<serve::App>,
     stop: watch::Sender<bool>,
     /// Nobody else serves this directory.
@@ -126,6 +127,10 @@ impl Server {
         let storage = Storage::open(&options.directory)?;
         let serving = storage.serving()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Runtime)?;
+        let tls = match &options.tls {
+            Some((certificates, key)) => Some(http::acceptor(certificates, key)?),
+            None => None,
+        };
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
         for address in &options.listen {
@@ -137,7 +142,7 @@ impl Server {
         }
         let app = Arc::new(serve::App::new(&options, storage, reporter)?);
         let stop = watch::Sender::new(false);
-        Ok(Self { runtime, listeners, addresses, options, app, stop, _serving: serving })
+        Ok(Self { runtime, listeners, addresses, options, tls, app, stop, _serving: serving })
     }
 
     /// Where it listens.
@@ -152,12 +157,8 @@ impl Server {
 
     /// Serves until it is stopped.
     pub fn run(self) -> Result<(), ServeError> {
-        let Self { runtime, listeners, options, app, stop, .. } = self;
+        let Self { runtime, listeners, options, tls, app, stop, .. } = self;
         let reporter = Arc::clone(&app.reporter);
-        let tls = match &options.tls {
-            Some((certificates, key)) => Some(http::acceptor(certificates, key)?),
-            None => None,
-        };
         if options.tokens.is_some() && tls.is_none() && !options.listen.iter().all(|a| a.ip().is_loopback()) {
             reporter.event(Event::Warning {
                 text: "tokens travel unencrypted".to_owned(),
