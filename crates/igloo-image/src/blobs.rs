@@ -4,6 +4,8 @@
 //! cache/oci/blobs/sha256/<hex>   layers, configurations, manifests; an OCI layout's `blobs`
 //! cache/oci/layers/<key>         JSON: the digests of the layer that a key names, so that none is made twice
 //! cache/oci/images/<key>         JSON: the image that a key names, so that an unchanged one costs one look
+//! cache/oci/trees/               unpacked images, see [`crate::unpack`]
+//! cache/oci/.lock                held by whoever uses any of it; `gc` wants it alone
 //! ```
 //!
 //! All of it may be lost: it is made again, with the same digests. A blob appears under its name when it is whole and
@@ -13,6 +15,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use igloo_base::file::{create_dirs, read_optional};
 use igloo_base::{At as _, Sha256};
@@ -44,6 +47,17 @@ impl PartialBlob {
     }
 }
 
+/// Uses are noted once a day: who collects asks for weeks.
+const NOTED: Duration = Duration::from_secs(24 * 3600);
+
+/// A use that can't be noted costs making or fetching it once more.
+fn note_use(path: &Path, meta: &fs::Metadata) {
+    let age = meta.modified().ok().and_then(|used| SystemTime::now().duration_since(used).ok());
+    if age.is_some_and(|age| age > NOTED) {
+        drop(File::open(path).and_then(|file| file.set_modified(SystemTime::now())));
+    }
+}
+
 impl Blobs {
     /// Content below `root`, which is made when something is written.
     pub fn new(root: impl Into<PathBuf>) -> Self {
@@ -65,9 +79,14 @@ impl Blobs {
         self.directory().join(digest.0.to_string())
     }
 
-    /// Whether content is there, as long as it should be.
+    /// Whether content is there, as long as it should be. Counts as a use.
     pub fn has(&self, digest: &Digest, size: u64) -> bool {
-        fs::metadata(self.path(digest)).is_ok_and(|m| m.is_file() && m.len() == size)
+        let path = self.path(digest);
+        let found = fs::metadata(&path).ok().filter(|m| m.is_file() && m.len() == size);
+        if let Some(meta) = &found {
+            note_use(&path, meta);
+        }
+        found.is_some()
     }
 
     /// Whole content of a small blob.

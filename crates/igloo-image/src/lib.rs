@@ -4,6 +4,7 @@
 //! docker's forms. Never opens a connection, never reads a manifest or a lock, never runs anything of an image.
 
 pub mod blobs;
+pub mod collect;
 pub mod content;
 pub mod entry;
 pub mod error;

@@ -7,21 +7,26 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use igloo_base::Event;
 use igloo_base::dirs::ProjectId;
 use igloo_base::file::{FileLock, read_optional, remove_tree};
 use igloo_formats::nix::StorePath;
+use igloo_image::collect::Needed;
 use igloo_store::Store;
 use igloo_supervisor::daemon;
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::OpsError;
-use crate::fetch;
 use crate::project::MANIFEST;
 use crate::unit::Payload;
+use crate::{fetch, image};
 
 /// Environments of `igloo run` stay this long after their last use.
 const AD_HOC: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Content of images that no project needs stays this long after its last use.
+const UNUSED_IMAGES: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// What was, or would be, deleted.
 #[derive(Debug, Serialize)]
@@ -39,8 +44,12 @@ pub fn collect(ctx: &Context<'_>, dry_run: bool) -> Result<Collected, OpsError> 
     let store = Store::open(ctx.dirs.store_root())?;
     let mut in_use = BTreeSet::new();
     let mut forgotten = BTreeSet::new();
+    let mut needed = Needed::default();
     for id in known(ctx)? {
         let running = daemon::is_running(&ctx.dirs.project_runtime(&id))?;
+        if running || is_there(ctx, &id)? {
+            image::kept::needed(ctx, &id, &mut needed)?;
+        }
         if running {
             in_use.extend(used_by(ctx, &store, &id)?);
         }
@@ -71,6 +80,25 @@ pub fn collect(ctx: &Context<'_>, dry_run: bool) -> Result<Collected, OpsError> 
             remove_tree(&path)?;
         }
         deleted.push((path.display().to_string(), size));
+    }
+    // Whoever builds, fetches or runs an image right now has the lock.
+    let images = ctx.dirs.oci();
+    let idle = match images.is_dir() {
+        true => FileLock::try_exclusive(images.join(image::LOCK))?,
+        false => None,
+    };
+    if idle.is_some() {
+        let since = SystemTime::now() - UNUSED_IMAGES;
+        for (path, size) in igloo_image::collect::unused(&image::blobs(ctx), &image::trees(ctx), &needed, since)? {
+            freed += size;
+            if !dry_run {
+                remove_tree(&path)?;
+            }
+            deleted.push((path.display().to_string(), size));
+        }
+    } else if images.is_dir() {
+        let text = "images are in use right now, and none was deleted".to_owned();
+        ctx.reporter.event(Event::Note { text });
     }
     Ok(Collected {
         deleted,

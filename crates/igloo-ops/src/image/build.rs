@@ -9,7 +9,7 @@ use igloo_image::{Blobs, Compression, ImageSpec, Package};
 use igloo_manifest::{ImageKind, LayerCompression, Lock};
 use igloo_store::Store;
 
-use super::{Made, annotations, blobs, chosen, plan, source_package, spec};
+use super::{Made, annotations, blobs, chosen, kept, plan, source_package, spec};
 use crate::context::Context;
 use crate::error::OpsError;
 use crate::project::Project;
@@ -30,7 +30,10 @@ pub struct Options {
 
 /// Makes images; what was made before costs one look.
 pub fn build(ctx: &Context<'_>, project: &mut Project, options: &Options) -> Result<Vec<Made>, OpsError> {
-    build_in(ctx, project, options, &blobs(ctx))
+    let _hold = super::hold(ctx)?;
+    let made = build_in(ctx, project, options, &blobs(ctx))?;
+    kept::remember(ctx, project, &made)?;
+    Ok(made)
 }
 
 /// Makes images once more, from nothing, and compares.
@@ -40,6 +43,7 @@ pub fn check(
     made: &[Made],
     compression: Option<LayerCompression>,
 ) -> Result<(), OpsError> {
+    let _hold = super::hold(ctx)?;
     let scratch = ctx.dirs.oci();
     create_dirs(&scratch)?;
     let directory =

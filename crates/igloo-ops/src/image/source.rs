@@ -67,6 +67,7 @@ pub fn place(ctx: &Context<'_>, start: &Path, text: &str) -> Result<Place, OpsEr
 
 /// Opens an image. Of one in a registry, layers are brought here only if they are `wanted`.
 pub fn open(ctx: &Context<'_>, start: &Path, text: &str, wanted: bool, choice: &Choice) -> Result<Opened, OpsError> {
+    let _hold = super::hold(ctx)?;
     let blobs = super::blobs(ctx);
     match place(ctx, start, text)? {
         Place::Project(name) => {

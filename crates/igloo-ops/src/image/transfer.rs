@@ -80,6 +80,7 @@ pub fn push_made(ctx: &Context<'_>, made: &[Made], to: Option<&str>, tags: &[Str
     if to.is_some() && made.len() > 1 {
         return Err(OpsError::OneTarget);
     }
+    let _hold = super::hold(ctx)?;
     let blobs = blobs(ctx);
     let mut sent = Vec::new();
     let mut before: Vec<Reference> = Vec::new();
@@ -135,6 +136,7 @@ pub fn pull_image(ctx: &Context<'_>, start: &Path, text: &str, choice: &Choice) 
 /// Copies an image from anywhere to a registry, an OCI layout (`oci:DIR`) or an archive (`oci-archive:FILE`,
 /// `docker-archive:FILE`).
 pub fn copy(ctx: &Context<'_>, start: &Path, from: &str, to: &str, choice: &Choice) -> Result<Sent, OpsError> {
+    let _hold = super::hold(ctx)?;
     let opened = source::open(ctx, start, from, true, choice)?;
     let blobs = blobs(ctx);
     import(&blobs, &opened)?;
@@ -209,6 +211,7 @@ pub enum Form {
 
 /// Writes images of a project to a file or directory. Their names are the manifest's, with `tags`.
 pub fn write(ctx: &Context<'_>, made: &[Made], tags: &[String], form: Form, to: &Path) -> Result<(), OpsError> {
+    let _hold = super::hold(ctx)?;
     let blobs = blobs(ctx);
     let trees: Vec<ImageTree> =
         made.iter().map(|m| ImageTree::read(&m.image, &blobs, &m.top)).collect::<Result<_, _>>()?;

@@ -7,7 +7,8 @@ use crate::ui::{Table, Ui, bytes};
 /// Delete what no project needs
 ///
 /// Kept are the environments of known projects' locks, and what running containers use. A project is known
-/// from its first `lock`, `shell` or `up` until its directory is gone.
+/// from its first `lock`, `shell` or `up` until its directory is gone. Images that were built, pulled or run stay for 14
+/// days after their last use, and those of a known project's present lock for as long as it is known.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Delete nothing, tell what would be
