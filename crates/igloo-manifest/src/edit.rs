@@ -38,6 +38,9 @@ pub enum EditError {
         /// The package.
         spec: String,
     },
+    /// Something else has the name.
+    #[error("there is a `[{0}]` already, and it is no devcontainer")]
+    Taken(String),
     /// The words are not a package.
     #[error("`{spec}` cannot be added")]
     BadSpec {
@@ -70,6 +73,39 @@ pub fn add(text: &str, table: &str, spec: &str) -> Result<Edit, EditError> {
             array.replace_formatted(at, value);
         }
         None => push(array, spec),
+    }
+    finish(text, &document)
+}
+
+/// Adds `[images.dev]`, a devcontainer of the default shell's packages; of another shell's if there is no default, of its
+/// own if there is none. An image of that name is an error.
+///
+/// # Errors
+/// When the text is no manifest, or the result would be none.
+pub fn add_devcontainer(text: &str) -> Result<Edit, EditError> {
+    const NAME: &str = "dev";
+    let manifest = parse(text, Path::new("igloo.toml"))?;
+    if manifest.images.contains_key(NAME) {
+        return Err(EditError::Taken(format!("images.{NAME}")));
+    }
+    let mut document = open(text)?;
+    let shells = &manifest.shells;
+    let shell = shells.get_key_value("default").or_else(|| shells.iter().next()).map(|(name, _)| name);
+    let mut table = Table::new();
+    table.insert("kind", toml_edit::value("devcontainer"));
+    match shell {
+        Some(shell) => table.insert("of", toml_edit::value(format!("shells.{shell}"))),
+        None => table.insert("packages", toml_edit::value(Array::new())),
+    };
+    if !document.contains_key("images") {
+        make_parent(&mut document, "images", NAME);
+    }
+    let images = document.get_mut("images").and_then(Item::as_table_like_mut);
+    let images = images.ok_or_else(|| EditError::NoTable("images".to_owned()))?;
+    match images.get_mut(NAME).and_then(Item::as_table_mut) {
+        // Where it was put has the right blank lines.
+        Some(made) => table.into_iter().for_each(|(key, item)| drop(made.insert(&key, item))),
+        None => drop(images.insert(NAME, Item::Table(table))),
     }
     finish(text, &document)
 }
@@ -174,7 +210,7 @@ fn make_parent(document: &mut DocumentMut, kind: &str, name: &str) {
     let blank = if end.is_empty() || end.contains('#') { "\n" } else { "" };
     let mut table = Table::new();
     table.decor_mut().set_prefix(format!("{end}{blank}"));
-    if kind == "shells" {
+    if kind != "sets" {
         // `[shells]` alone says nothing.
         let mut parent = Table::new();
         parent.set_implicit(true);
@@ -379,6 +415,59 @@ mod tests {
               "git",
             ]
         "#]],
+        );
+    }
+
+    #[test]
+    fn a_devcontainer_is_made_of_the_shell_there_is() {
+        check(
+            add_devcontainer,
+            "[shells.default]\npackages = [\"jq\"]\n# the end\n",
+            expect![[r#"
+            [shells.default]
+            packages = ["jq"]
+            # the end
+
+            [images.dev]
+            kind = "devcontainer"
+            of = "shells.default"
+        "#]],
+        );
+        check(
+            add_devcontainer,
+            "[shells.ci]\npackages = []\n\n[images.web]\npackages = [\"jq\"]\n\n[vm]\ncpus = 2\n",
+            expect![[r#"
+            [shells.ci]
+            packages = []
+
+            [images.web]
+            packages = ["jq"]
+
+            [images.dev]
+            kind = "devcontainer"
+            of = "shells.ci"
+
+            [vm]
+            cpus = 2
+        "#]],
+        );
+        check(
+            add_devcontainer,
+            "[services.a]\nrun = [\"true\"]\npackages = [\"jq\"]\n",
+            expect![[r#"
+            [services.a]
+            run = ["true"]
+            packages = ["jq"]
+
+            [images.dev]
+            kind = "devcontainer"
+            packages = []
+        "#]],
+        );
+        check(
+            add_devcontainer,
+            "[images.dev]\npackages = [\"jq\"]\n",
+            expect!["there is a `[images.dev]` already, and it is no devcontainer"],
         );
     }
 

@@ -92,6 +92,12 @@ pub enum OpsError {
         /// The manifest.
         path: PathBuf,
     },
+    /// `init --devcontainer` where there is one.
+    #[error("`{}` is there already", path.display())]
+    DevcontainerExists {
+        /// The file.
+        path: PathBuf,
+    },
     /// A template that isn't.
     #[error("there is no template `{name}`")]
     NoTemplate {
@@ -439,6 +445,7 @@ impl OpsError {
         let hint = match self {
             OpsError::NoProject { .. } => "`igloo init` writes one".into(),
             OpsError::ManifestExists { .. } => "edit it, or remove it first".into(),
+            OpsError::DevcontainerExists { .. } => "`igloo init --devcontainer --force` replaces it".into(),
             OpsError::NoTemplate { .. } => "`igloo init --template list` tells what there is".into(),
             OpsError::BadLock { .. } => "restore it from version control, or remove it and run `igloo lock`".into(),
             OpsError::OtherObject { .. } => {
