@@ -30,9 +30,11 @@ const FORWARDED: &[i32] = &[
     libc::SIGWINCH,
 ];
 
-/// Whether this process's input and output are a terminal, so that a program may get one.
-pub fn is_at_terminal() -> bool {
-    rustix::termios::isatty(io::stdin()) && rustix::termios::isatty(io::stdout())
+/// Rows and columns of the terminal that this process's input and output are, so that a program may get one.
+pub fn terminal_size() -> Option<(u16, u16)> {
+    let is_terminal = rustix::termios::isatty(io::stdin()) && rustix::termios::isatty(io::stdout());
+    let size = rustix::termios::tcgetwinsize(io::stdin()).ok().filter(|_| is_terminal)?;
+    Some((size.ws_row, size.ws_col))
 }
 
 /// Runs a container and waits for its end. Signals to this process go to its program; SIGTERM as `stop_signal`, if there

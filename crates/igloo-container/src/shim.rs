@@ -168,13 +168,13 @@ fn create(
         sys::install_fd(stream, number).act("pass on standard input and output")?;
     }
     let console = base.join("console");
-    let terminal = spec.terminal.then(|| listen(base)).transpose().at("listen on", &console)?;
+    let terminal = spec.terminal.map(|_| listen(base)).transpose().at("listen on", &console)?;
     let (report, told) = io::pipe().act("make a pipe")?;
     let payload = payload::Payload::new(spec, filter.clone(), told.as_fd());
     let mut container = ContainerBuilder::new(spec.id.clone(), SyscallType::default())
         .with_root_path(&state)
         .map_err(|e| failed(e.into()))?
-        .with_console_socket(spec.terminal.then_some(console))
+        .with_console_socket(spec.terminal.map(|_| console))
         .with_executor(payload)
         .as_init(&bundle)
         .with_systemd(false)

@@ -45,9 +45,10 @@ pub struct ContainerSpec {
     pub nofile: Option<u64>,
     /// Root file system read-only (volumes and `/tmp`-like mounts stay writable).
     pub read_only: bool,
-    /// Input and output are a terminal of the container's own; [`crate::Container::terminal`] is its other end.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub terminal: bool,
+    /// Input and output are a terminal of the container's own, with so many rows and columns;
+    /// [`crate::Container::terminal`] is its other end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<(u16, u16)>,
 }
 
 /// Owner and mode of a path in the root file system.

@@ -106,7 +106,7 @@ fn process(spec: &ContainerSpec) -> Result<libcontainer::oci_spec::runtime::Proc
     // The environment goes to exec directly; this keeps libcontainer from looking for a home directory.
     let home = if spec.user.home.is_empty() { "/" } else { &spec.user.home };
     ProcessBuilder::default()
-        .terminal(spec.terminal)
+        .terminal(spec.terminal.is_some())
         .user(user.build()?)
         .args(spec.args.clone())
         .env(vec![format!("HOME={home}")])
@@ -138,7 +138,7 @@ fn mounts(spec: &ContainerSpec, base: &Path) -> Result<Vec<Mount>, OciSpecError>
     let mut pts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
     // libcontainer opens the terminal before it becomes the user, whose it is to be.
     let owner = format!("uid={}", spec.user.uid);
-    if spec.terminal {
+    if spec.terminal.is_some() {
         pts.push(&owner);
     }
     // The group of terminals, where it exists.

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use rustix::process::Signal;
+use rustix::termios::Winsize;
 
 use super::Init;
 use crate::error::{Act, ContainerError, chain};
@@ -24,6 +25,7 @@ pub(super) struct Payload {
     env: Vec<(String, String)>,
     effective: Capabilities,
     filter: Filter,
+    terminal: Option<(u16, u16)>,
     /// A pipe that closes when the program runs; if it can't be run, the reason goes there. A number, since
     /// libcontainer clones this value across processes.
     report: RawFd,
@@ -36,11 +38,17 @@ impl Payload {
             env: spec.env.clone(),
             effective: Capabilities::of(&spec.user),
             filter,
+            terminal: spec.terminal,
             report: report.as_raw_fd(),
         }
     }
 
     fn run(&self) -> ContainerError {
+        if let Some((rows, columns)) = self.terminal {
+            let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+            // Before the program asks. A wrong size is an ugly screen and no more.
+            let _ = rustix::termios::tcsetwinsize(std::io::stdin(), size);
+        }
         let close_the_locks = || {
             // libcontainer has done most of this; what it has not done is fatal here, not a warning.
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).act("bind its life to the shim's")?;

@@ -92,7 +92,7 @@ pub fn prepare(ctx: &Context<'_>, options: &Options<'_>) -> Result<Prepared, Ops
     if args.is_empty() {
         return Err(OpsError::NoImageCommand { image: name() });
     }
-    let terminal = foreground::is_at_terminal();
+    let terminal = foreground::terminal_size();
     let hostname = hostname(options.image);
     let workdir = options.workdir.or(config.working_dir.as_deref()).filter(|w| !w.is_empty()).unwrap_or("/");
     if !workdir.starts_with('/') {
@@ -102,7 +102,14 @@ pub fn prepare(ctx: &Context<'_>, options: &Options<'_>) -> Result<Prepared, Ops
     let place = Place::make(ctx)?;
     let container = ContainerSpec {
         id: "run".to_owned(),
-        env: environment(ctx, config.env.as_deref().unwrap_or_default(), options.env, &user, &hostname, terminal),
+        env: environment(
+            ctx,
+            config.env.as_deref().unwrap_or_default(),
+            options.env,
+            &user,
+            &hostname,
+            terminal.is_some(),
+        ),
         hostname,
         lowers: vec![tree.root.clone()],
         attrs: attrs(ctx, &tree.attributes),

@@ -8,6 +8,8 @@
 mod copy;
 mod guestbook;
 mod hook;
+mod image;
+mod init;
 mod ladder;
 mod lock;
 mod ping;

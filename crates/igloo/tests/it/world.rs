@@ -91,9 +91,23 @@ impl Person {
         command
     }
 
+    /// `igloo` with these words, in a directory, not started.
+    pub fn igloo_command(&self, directory: &Path, words: &[&str]) -> Command {
+        let mut command = self.command(base().join("igloo"));
+        command.args(words).current_dir(directory);
+        command
+    }
+
+    /// Makes everything below a directory this person's.
+    pub fn own(&self, directory: &Path) {
+        let owner = format!("{}:{}", self.uid, self.gid);
+        let status = Command::new("chown").args(["-R", "-h", &owner]).arg(directory).status().expect("chown");
+        assert!(status.success());
+    }
+
     /// `igloo` with these words, in a directory.
     pub fn igloo(&self, directory: &Path, words: &[&str]) -> Run {
-        let output = self.command(base().join("igloo")).args(words).current_dir(directory).output().expect("run igloo");
+        let output = self.igloo_command(directory, words).output().expect("run igloo");
         Run { what: format!("{}: igloo {}", self.name, words.join(" ")), output }
     }
 
@@ -114,9 +128,8 @@ impl Person {
         assert!(status.success());
         let owner = format!("{}:{}", self.uid, self.gid);
         assert!(Command::new("chown").args(["-R", &owner]).arg(&to).status().expect("chown").success());
-        for stale in ["igloo.lock"] {
-            let _ = fs::remove_file(to.join(stale));
-        }
+        // One that was left by a run in the repository.
+        let _ = fs::remove_file(to.join("igloo.lock"));
         to
     }
 

@@ -1,0 +1,159 @@
+//! Others' tools and registries.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::{Served, boxes, digest, has};
+use crate::world::{Person, people};
+
+#[test]
+fn skopeo_reads_what_is_written() {
+    if !has("skopeo") {
+        return;
+    }
+    let person = people().pop().expect("somebody");
+    for compression in ["zstd", "gzip"] {
+        let project = boxes(&person);
+        let all = ["-o", "out", "--oci-archive", "oci.tar", "--docker-archive", "docker.tar"];
+        let build = [&["image", "build", "--compression", compression][..], &all].concat();
+        let built = digest(&person.igloo(&project, &build).ok());
+        let skopeo = |words: &[&str]| {
+            let output = person.command("skopeo").args(words).current_dir(&project).output().expect("skopeo");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "skopeo {words:?}: {said}");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        for architecture in ["amd64", "arm64"] {
+            let inspected = skopeo(&["--override-arch", architecture, "inspect", "oci:out"]);
+            let inspected: serde_json::Value = serde_json::from_str(&inspected).expect("JSON");
+            assert_eq!(inspected["Architecture"], architecture);
+            assert!(inspected["Layers"].as_array().expect("layers").len() >= 2, "{inspected}");
+        }
+        let raw = skopeo(&["inspect", "--raw", "oci:out"]);
+        assert_eq!(format!("sha256:{}", igloo_base::Sha256::of(raw.as_bytes())), built);
+        // Copied whole, with every digest checked.
+        skopeo(&["copy", "--quiet", "--insecure-policy", "--all", "oci:out", "dir:all"]);
+        skopeo(&["copy", "--quiet", "--insecure-policy", "oci-archive:oci.tar", "dir:one"]);
+        skopeo(&["copy", "--quiet", "--insecure-policy", "docker-archive:docker.tar", "oci:again"]);
+        // And what skopeo writes runs here.
+        assert_eq!(person.igloo(&project, &["image", "run", "oci:again"]).ok(), "ran well\n");
+    }
+}
+
+#[test]
+fn podman_and_buildah_run_it() {
+    let person = &people()[0];
+    if person.name != "root" {
+        return println!("skipped: only root's podman is set up here");
+    }
+    if !["podman", "buildah", "runc"].iter().all(|tool| has(tool)) {
+        return;
+    }
+    let project = boxes(person);
+    person.igloo(&project, &["image", "build", "--oci-archive", "oci.tar"]).ok();
+    // Away from this machine's own images, and with what hosts without CAP_SYS_RESOURCE and cgroup v2 allow.
+    let conf = project.join("containers.conf");
+    let limits = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n";
+    let engine = "[engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n";
+    fs::write(&conf, format!("{limits}{engine}")).expect("write");
+    let storage = project.join("storage.conf");
+    let (root, runroot) = (project.join("graph"), project.join("rungraph"));
+    let text = format!("[storage]\ndriver = \"vfs\"\ngraphroot = {root:?}\nrunroot = {runroot:?}\n");
+    fs::write(&storage, text).expect("write");
+    let policy = project.join("policy.json");
+    fs::write(&policy, r#"{"default": [{"type": "insecureAcceptAnything"}]}"#).expect("write");
+    let tool = |name: &str, words: &[&str]| {
+        let output = person
+            .command(name)
+            .args(words)
+            .env("CONTAINERS_CONF", &conf)
+            .env("CONTAINERS_STORAGE_CONF", &storage)
+            .env("TMPDIR", &project)
+            .current_dir(&project)
+            .output()
+            .expect("run it");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{name} {words:?}: {said}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    let policy = policy.to_string_lossy();
+    tool("podman", &["load", "--quiet", "--signature-policy", &policy, "--input", "oci.tar"]);
+    let run =
+        |words: &[&str]| tool("podman", &[&["run", "--rm", "--net=none", "localhost/box:latest"], words].concat());
+    assert_eq!(run(&[]), "ran well");
+    assert_eq!(
+        run(&["busybox", "sh", "-c", "cat main; echo; stat -c '%a %u' /tmp /etc/motd"]),
+        "the code\n1777 0\n600 0"
+    );
+    let from = tool("buildah", &["from", "--signature-policy", &policy, "oci-archive:oci.tar"]);
+    let at = tool("buildah", &["mount", &from]);
+    assert_eq!(fs::read_to_string(Path::new(&at).join("srv/app/main")).expect("read"), "the code");
+    tool("buildah", &["umount", &from]);
+    tool("buildah", &["rm", &from]);
+    tool("podman", &["rmi", "--all", "--force"]);
+}
+
+/// Debian's `docker-registry` on loopback.
+fn registry(person: &Person) -> Option<(Served, String)> {
+    if !has("docker-registry") {
+        return None;
+    }
+    let directory = person.directory("registry");
+    // A port that is free now may be taken a moment later, so that it is tried again.
+    for _ in 0..5 {
+        let port = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address").port();
+        let host = format!("127.0.0.1:{port}");
+        let data = directory.join("data");
+        let text = format!(
+            "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    \
+             rootdirectory: {}\nhttp:\n  addr: {host}\n",
+            data.display()
+        );
+        let config = directory.join("config.yml");
+        fs::write(&config, text).expect("write");
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&config).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut served = Served(command.spawn().expect("spawn"));
+        let end = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < end && served.0.try_wait().expect("wait").is_none() {
+            if TcpStream::connect(&host).is_ok() {
+                return Some((served, host));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    panic!("docker-registry does not start");
+}
+
+#[test]
+fn an_image_goes_through_a_registry_and_runs_elsewhere() {
+    let everybody = people();
+    let Some((_served, host)) = registry(&everybody[0]) else { return };
+    let project = boxes(&everybody[0]);
+    let name = format!("{host}/acme/box");
+    let built = digest(&everybody[0].igloo(&project, &["image", "build"]).ok());
+    let push = || everybody[0].igloo(&project, &["image", "push", "--to", &name, "-t", "1"]);
+    let first = push();
+    assert!(first.stdout().contains(&built), "{first:?}");
+    assert!(push().stderr().contains("all of it was there"));
+    for person in &everybody {
+        let elsewhere = person.directory("elsewhere");
+        // With a cache of its own, so that everything has to come from the registry.
+        let cache = elsewhere.join("cache");
+        let igloo = |words: &[&str]| {
+            let output =
+                person.igloo_command(&elsewhere, words).env("IGLOO_CACHE_DIR", &cache).output().expect("igloo");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{}: {words:?}: {said}", person.name);
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        };
+        let tagged = format!("{name}:1");
+        assert_eq!(igloo(&["image", "run", &tagged]), "ran well");
+        assert_eq!(igloo(&["image", "pull", "--all", &tagged]), built);
+        super::sound_blobs(&cache.join("oci/blobs/sha256"));
+        assert_eq!(igloo(&["image", "run", &format!("{name}@{built}"), "--", "busybox", "cat", "main"]), "the code");
+    }
+}
