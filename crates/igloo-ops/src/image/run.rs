@@ -291,7 +291,8 @@ impl Place {
             if !entry.file_type().is_ok_and(|t| t.is_dir()) {
                 continue;
             }
-            if let Some(lock) = FileLock::try_exclusive(entry.path().join(LOCK))? {
+            // One that ends by itself right now may be gone by now.
+            if let Ok(Some(lock)) = FileLock::try_exclusive(entry.path().join(LOCK)) {
                 let killed = Place { exe: ctx.exe.clone(), id, directory: entry.path(), _lock: lock };
                 drop(killed.remove());
             }
