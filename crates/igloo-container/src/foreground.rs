@@ -12,12 +12,12 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::termios::{OptionalActions, Termios};
 
 use crate::ContainerError;
-use crate::enter::signals::Blocked;
+use crate::enter::signals::{Blocked, is_ignored};
 use crate::enter::{Act, Ended, EnterError};
 use crate::sandbox::Sandbox;
 use crate::spec::{ContainerEvent, ContainerSpec, SandboxConfig};
 
-/// What is passed on to the program.
+/// What is passed on to the program, unless it is ignored here.
 const FORWARDED: &[i32] = &[
     libc::SIGHUP,
     libc::SIGINT,
@@ -41,7 +41,8 @@ pub fn terminal_size() -> Option<(u16, u16)> {
 /// is one. Only for processes with a single thread.
 pub fn run(config: &SandboxConfig, spec: &ContainerSpec, stop_signal: Option<i32>) -> Result<Ended, EnterError> {
     // Before there are threads, which inherit what is blocked.
-    let signals = Blocked::new(FORWARDED).act("block signals")?;
+    let wanted: Vec<i32> = FORWARDED.iter().copied().filter(|signal| !is_ignored(*signal)).collect();
+    let signals = Blocked::new(&wanted).act("block signals")?;
     let sandbox = Sandbox::start(config)?;
     let stdio = [
         rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3),

@@ -90,6 +90,16 @@ impl Drop for Blocked {
     }
 }
 
+/// Whether whoever started us wants a signal to have no effect, as `nohup` does.
+pub(crate) fn is_ignored(signal: i32) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: without a new action this only asks; on success the kernel has written the present one.
+    unsafe {
+        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_IGN
+    }
+}
+
 /// Sends a signal to ourselves with its default action, although it may be blocked: to stop or to die of it.
 pub(super) fn raise_default(signal: i32) {
     // SAFETY: setting the default action runs no code of ours.
