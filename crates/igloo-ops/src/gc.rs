@@ -81,6 +81,9 @@ pub fn collect(ctx: &Context<'_>, dry_run: bool) -> Result<Collected, OpsError> 
         }
         deleted.push((path.display().to_string(), size));
     }
+    if !dry_run {
+        image::run::sweep_all(ctx)?;
+    }
     // Whoever builds, fetches or runs an image right now has the lock.
     let images = ctx.dirs.oci();
     let idle = match images.is_dir() {

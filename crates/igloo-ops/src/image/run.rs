@@ -280,23 +280,42 @@ fn signal(text: &str) -> Option<i32> {
     (1..=REAL_TIME.1).contains(&found).then_some(found)
 }
 
+/// Removes what killed runs left. While the lock of the directory is held, nobody makes another.
+fn sweep(ctx: &Context<'_>, all: &Path) -> Result<(), OpsError> {
+    for entry in fs::read_dir(all).at("list", all)?.flatten() {
+        let Ok(id) = entry.file_name().into_string() else { continue };
+        if !entry.file_type().is_ok_and(|t| t.is_dir()) {
+            continue;
+        }
+        // One that ends by itself right now may be gone by now.
+        if let Ok(Some(lock)) = FileLock::try_exclusive(entry.path().join(LOCK)) {
+            let killed = Place { exe: ctx.exe.clone(), id, directory: entry.path(), _lock: lock };
+            drop(killed.remove());
+        }
+    }
+    Ok(())
+}
+
+/// Removes what killed runs left: for `gc`.
+pub(crate) fn sweep_all(ctx: &Context<'_>) -> Result<(), OpsError> {
+    let all = directory(ctx);
+    if !all.is_dir() {
+        return Ok(());
+    }
+    let _turn = FileLock::exclusive(all.join(LOCK))?;
+    sweep(ctx, &all)
+}
+
+fn directory(ctx: &Context<'_>) -> PathBuf {
+    ctx.dirs.state.join("image-runs")
+}
+
 impl Place {
     fn make(ctx: &Context<'_>) -> Result<Self, OpsError> {
-        let all = ctx.dirs.state.join("image-runs");
+        let all = directory(ctx);
         create_private_dir(&all)?;
-        // While this is held, nobody makes a directory and nobody looks for ones to remove.
         let _turn = FileLock::exclusive(all.join(LOCK))?;
-        for entry in fs::read_dir(&all).at("list", &all)?.flatten() {
-            let Ok(id) = entry.file_name().into_string() else { continue };
-            if !entry.file_type().is_ok_and(|t| t.is_dir()) {
-                continue;
-            }
-            // One that ends by itself right now may be gone by now.
-            if let Ok(Some(lock)) = FileLock::try_exclusive(entry.path().join(LOCK)) {
-                let killed = Place { exe: ctx.exe.clone(), id, directory: entry.path(), _lock: lock };
-                drop(killed.remove());
-            }
-        }
+        sweep(ctx, &all)?;
         let made = tempfile::Builder::new().prefix("run-").tempdir_in(&all).at("create a directory in", &all)?;
         let directory = made.keep();
         let lock = FileLock::exclusive(directory.join(LOCK))?;

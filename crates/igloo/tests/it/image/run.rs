@@ -145,3 +145,39 @@ fn images_of_others_forms_run_here() {
         }
     }
 }
+
+#[test]
+fn a_run_that_was_killed_while_it_unpacked_leaves_nothing_that_the_next_one_trips_over() {
+    let person = people().pop().expect("somebody");
+    let project = boxes(&person);
+    person.igloo(&project, &["image", "build", "-o", "out"]).ok();
+    let cache = project.join("cache");
+    let run = || {
+        let mut command = person.igloo_command(&project, &["image", "run", "oci:out"]);
+        command.env("IGLOO_CACHE_DIR", &cache);
+        command
+    };
+    let trees = cache.join("oci/trees");
+    let mut killed = 0;
+    for moment in [1, 2, 5, 10, 20, 40] {
+        let _ = fs::remove_dir_all(&trees);
+        let mut child = run().stdout(Stdio::null()).spawn().expect("spawn");
+        let ended = loop {
+            if super::files(&trees) >= moment {
+                break false;
+            }
+            if child.try_wait().expect("wait").is_some() {
+                break true;
+            }
+        };
+        drop(child.kill());
+        drop(child.wait());
+        killed += usize::from(!ended);
+        let output = run().output().expect("igloo");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "ran well\n", "killed at file {moment}");
+        let names = fs::read_dir(&trees).expect("list").flatten().map(|e| e.file_name());
+        let names: Vec<_> = names.filter(|name| name != ".lock").collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+    }
+    assert!(killed > 2, "only {killed} runs were killed");
+}
