@@ -311,7 +311,7 @@ pub(crate) static IMAGE: Table = Table {
             .also(&["from"]),
         key("kind", Kind::Choice(&["runtime", "devcontainer", "builder"]), "What it is for, `runtime` unless said.")
             .also(&["type"]),
-        key("name", TEXT, "Its name in a registry, `ghcr.io/acme/guestbook`.").also(&["tag", "repository"]),
+        key("name", TEXT, "Its name in a registry, `registry.example/acme/guestbook`.").also(&["tag", "repository"]),
         key("run", COMMAND, "The command, as a list of words; the service's own unless said.")
             .also(&["command", "cmd"]),
         key("entrypoint", COMMAND, "Words that come before the command, whatever command it is run with."),

@@ -420,7 +420,7 @@ pub struct Image {
     pub of: Option<String>,
     /// What it is for.
     pub kind: ImageKind,
-    /// Its name in a registry, `ghcr.io/acme/guestbook`.
+    /// Its name in a registry, `registry.example/acme/guestbook`.
     pub name: Option<String>,
     /// The command it runs, as words.
     pub run: Option<Vec<String>>,

@@ -438,7 +438,7 @@ pub(crate) fn image_name(text: &str) -> Result<()> {
     let help = if rest.contains([':', '@']) {
         "without a tag, which is given when the image is pushed"
     } else {
-        "lower case: `ghcr.io/acme/guestbook`"
+        "lower case: `registry.example/acme/guestbook`"
     };
     Err(BadText::new(format!("`{text}` is no name of an image"), help))
 }
@@ -553,10 +553,10 @@ mod tests {
 
     #[test]
     fn names_of_images() {
-        for text in ["ghcr.io/acme/guestbook", "localhost:5000/x", "guestbook"] {
+        for text in ["registry.example/acme/guestbook", "localhost:5000/x", "guestbook"] {
             assert_eq!(image_name(text), Ok(()));
         }
-        for text in ["", "Guestbook", "ghcr.io/acme/x:1", "ghcr.io//x", "a b"] {
+        for text in ["", "Guestbook", "registry.example/acme/x:1", "registry.example//x", "a b"] {
             assert!(image_name(text).is_err(), "{text}");
         }
     }
