@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use igloo_base::At as _;
@@ -139,6 +140,36 @@ impl Entry {
     fn is_plain_dir(&self) -> bool {
         self.is_dir() && self.mode == 0o755 && self.uid == 0 && self.gid == 0
     }
+}
+
+/// Everything below a directory of the store, directories before what is in them, all of it root's: 0755, files that
+/// nobody may execute 0644.
+pub(crate) fn below(root: &Path) -> Result<Vec<Entry>, ImageError> {
+    let tree = Tree::open(root)?;
+    let (mut entries, mut todo) = (Vec::new(), vec![String::new()]);
+    while let Some(dir) = todo.pop() {
+        let at = root.join(&dir);
+        for child in std::fs::read_dir(&at).at("list", &at)? {
+            let child = child.at("list", &at)?;
+            // The store takes names that are no text; tar would, too, but readers of layers don't agree on them.
+            let damaged = || ImageError::Damaged { path: child.path() };
+            let name = child.file_name().into_string().map_err(|_| damaged())?;
+            let path = if dir.is_empty() { name } else { format!("{dir}/{name}") };
+            let meta = child.metadata().at("read", child.path())?;
+            entries.push(if meta.is_dir() {
+                todo.push(path.clone());
+                Entry::dir(path)
+            } else if meta.is_symlink() {
+                let target = std::fs::read_link(child.path()).at("read", child.path())?;
+                Entry::link(path, target.to_str().ok_or_else(damaged)?)
+            } else {
+                let mode = if meta.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 };
+                let source = Source::Tree { tree: Arc::clone(&tree), path: path.clone(), size: meta.len() };
+                Entry { path, kind: EntryKind::File(source), mode, uid: 0, gid: 0, xattrs: Vec::new() }
+            });
+        }
+    }
+    Ok(entries)
 }
 
 /// The entries of a layer by path, each once, with every directory above it.

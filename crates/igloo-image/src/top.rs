@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 
 use igloo_base::digest::HashWriter;
 use igloo_base::{At as _, Sha256};
@@ -10,7 +9,7 @@ use igloo_env::{Attr, Environment};
 use igloo_formats::deb::meta::Kind;
 
 use crate::ImageError;
-use crate::entry::{Entries, Entry, EntryKind, Source, Tree};
+use crate::entry::{Entries, Entry, EntryKind, Source, below};
 use crate::package::{INFO, Opened, Package};
 
 /// Largest file of the generated layer that is changed for an image.
@@ -119,40 +118,14 @@ impl Below<'_> {
             .flat_map(|p| [p.package.name.clone(), format!("{}:{}", p.package.name, p.package.architecture)])
             .map(|name| format!("{INFO}/{name}.list"))
             .collect();
-        let tree = Tree::open(root)?;
-        let mut todo = vec![String::new()];
-        while let Some(dir) = todo.pop() {
-            let at = root.join(&dir);
-            for child in std::fs::read_dir(&at).at("list", &at)? {
-                let child = child.at("list", &at)?;
-                let Ok(name) = child.file_name().into_string() else {
-                    return Err(ImageError::Damaged { path: child.path() });
-                };
-                let path = if dir.is_empty() { name } else { format!("{dir}/{name}") };
-                if lists.contains(&path) {
-                    continue;
-                }
-                let meta = child.metadata().at("read", child.path())?;
-                let attr = self.attrs.get(path.as_str());
-                let plain = |mode| attr.map_or((mode, 0, 0), |a| (a.mode, a.uid, a.gid));
-                let (kind, (mode, uid, gid)) = if meta.is_dir() {
-                    todo.push(path.clone());
-                    (EntryKind::Dir, plain(0o755))
-                } else if meta.is_symlink() {
-                    let target = std::fs::read_link(child.path()).at("read", child.path())?;
-                    let Some(target) = target.to_str() else {
-                        return Err(ImageError::Damaged { path: child.path() });
-                    };
-                    (EntryKind::Link(target.to_owned()), (0o777, 0, 0))
-                } else {
-                    use std::os::unix::fs::PermissionsExt as _;
-                    let mode = if meta.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 };
-                    let source = Source::Tree { tree: Arc::clone(&tree), path: path.clone(), size: meta.len() };
-                    (EntryKind::File(source), plain(mode))
-                };
-                self.paths.insert(path.clone(), meta.is_dir());
-                entries.replace(Entry { path, kind, mode, uid, gid, xattrs: Vec::new() });
+        for mut entry in below(root)?.into_iter().filter(|e| !lists.contains(&e.path)) {
+            if let Some(attr) = self.attrs.get(entry.path.as_str())
+                && !matches!(entry.kind, EntryKind::Link(_))
+            {
+                (entry.mode, entry.uid, entry.gid) = (attr.mode, attr.uid, attr.gid);
             }
+            self.paths.insert(entry.path.clone(), matches!(entry.kind, EntryKind::Dir));
+            entries.replace(entry);
         }
         Ok(())
     }
