@@ -83,7 +83,7 @@ impl ImageSpec {
     /// Names everything that the image's bytes depend on.
     fn key(&self, compression: Compression) -> Sha256 {
         use std::fmt::Write as _;
-        let mut text = format!("image {LAYERS} {compression:?} {} {}\n", self.system, self.environment.path);
+        let mut text = format!("image {LAYERS} {} {} {}\n", compression.key(), self.system, self.environment.path);
         for planned in &self.layers {
             let _ = write!(text, "layer {}", planned.name);
             for index in &planned.packages {

@@ -45,7 +45,7 @@ impl Compression {
     }
 
     /// Names the bytes it makes of a tar.
-    fn key(self) -> String {
+    pub(crate) fn key(self) -> String {
         match self {
             Compression::Zstd => format!("zstd {ZSTD_LEVEL} {}", zstd::zstd_safe::version_string()),
             Compression::Gzip => format!("gzip {GZIP_LEVEL}"),

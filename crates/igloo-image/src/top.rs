@@ -210,6 +210,13 @@ impl Below<'_> {
 
 fn read(source: &Source) -> Result<Vec<u8>, ImageError> {
     use std::io::Read as _;
+    if source.size() > MAX_ACCOUNTS {
+        let image = match source {
+            Source::Tree { path, .. } => path.clone(),
+            Source::Bytes(_) => "a generated file".to_owned(),
+        };
+        return Err(ImageError::Unsupported { image, what: "it is too large to be changed for an image".to_owned() });
+    }
     match source {
         Source::Bytes(bytes) => Ok(bytes.to_vec()),
         Source::Tree { tree, path, .. } => {
