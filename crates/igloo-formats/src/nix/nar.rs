@@ -1,11 +1,106 @@
 //! Nix archives (`nix-archive-1`), written at the speed of the hash that usually reads them.
 //!
-//! Foreign archives are parsed by the `nix-archive` crate, which is strict and bounded; this module only writes.
+//! Foreign archives are parsed by the `nix-archive` crate, which is strict and bounded, in [`read`], with the limits
+//! that Nix has since 2.34.7.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 /// Deepest tree that Nix reads (since 2.34.7): nodes below one another, the root included.
 pub const MAX_DEPTH: usize = 64;
+
+/// Longest name of a directory's entry: no file system that Nix runs on takes a longer one.
+pub const MAX_NAME: usize = 255;
+/// Longest target of a symlink, as the kernel has it.
+pub const MAX_TARGET: usize = 4095;
+
+/// What comes by when an archive is read; a directory's entries come between its `Dir` and its `EndDir`.
+pub enum Node<'a> {
+    /// A directory begins.
+    Dir,
+    /// The innermost open directory ends.
+    EndDir,
+    /// A file, whose content may be read now. What is left of it is skipped.
+    File {
+        /// May be run.
+        executable: bool,
+        /// How many bytes it says it has.
+        size: u64,
+        /// The bytes.
+        content: &'a mut dyn Read,
+    },
+    /// A symlink and its target.
+    Symlink(&'a [u8]),
+}
+
+/// An archive that is none, or a visitor that failed.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct NarError(#[from] NarFault);
+
+#[derive(Debug, thiserror::Error)]
+enum NarFault {
+    #[error("{0}")]
+    Archive(nix_archive::nar::Error),
+    #[error("a name of {0} bytes is longer than {MAX_NAME}")]
+    LongName(usize),
+    #[error("a symlink has a bad target of {0} bytes")]
+    BadTarget(usize),
+    #[error(transparent)]
+    Io(io::Error),
+}
+
+impl NarError {
+    /// The failure of the reader or of the visitor, if it was one.
+    pub fn into_io(self) -> Result<io::Error, Self> {
+        match self.0 {
+            NarFault::Io(error) => Ok(error),
+            fault => Err(Self(fault)),
+        }
+    }
+}
+
+/// Reads one archive, which must be all that the reader has. The root has no name. Names are unique, sorted, and no
+/// `.`, `..` or path; targets are whatever they are. Give it a buffered reader: it asks for a few bytes at a time.
+pub fn read<R: Read + ?Sized>(
+    reader: &mut R,
+    mut visit: impl FnMut(Option<&[u8]>, Node<'_>) -> io::Result<()>,
+) -> Result<(), NarError> {
+    use nix_archive::nar::{Error, Event};
+    let mut fault = None;
+    let result = nix_archive::nar::decode_events_reader(reader, |event| {
+        let mut take = |name: Option<&[u8]>, node: Node<'_>| {
+            if let Some(name) = name.filter(|n| n.len() > MAX_NAME) {
+                fault = Some(NarFault::LongName(name.len()));
+                return Err(Error::BadMagic);
+            }
+            Ok(visit(name, node)?)
+        };
+        match event {
+            Event::DirectoryStart { name } => take(name, Node::Dir),
+            Event::DirectoryEnd { .. } => take(None, Node::EndDir),
+            Event::Regular { name, executable, mut contents } => {
+                let size = contents.size();
+                take(name, Node::File { executable, size, content: &mut contents })
+            }
+            Event::Symlink { name, target } => {
+                if target.is_empty() || target.len() > MAX_TARGET || target.contains(&0) {
+                    fault = Some(NarFault::BadTarget(target.len()));
+                    return Err(Error::BadMagic);
+                }
+                take(name, Node::Symlink(target))
+            }
+        }
+    });
+    match result {
+        Ok(()) => Ok(()),
+        Err(error) => Err(fault
+            .unwrap_or(match error {
+                Error::Io(error) => NarFault::Io(error),
+                error => NarFault::Archive(error),
+            })
+            .into()),
+    }
+}
 
 /// Tokens are gathered up to this many bytes, so that the hash sees few and long updates.
 const GATHER: usize = 32 << 10;
@@ -310,6 +405,113 @@ mod tests {
         assert!(writer.content(b"four").is_err());
         writer.content(b"ab").expect("less");
         assert!(writer.end_file().is_err());
+    }
+
+    /// An archive's tokens.
+    fn tokens(all: &[&[u8]]) -> Vec<u8> {
+        let mut writer = Writer::new(Vec::new());
+        all.iter().for_each(|t| writer.token(t));
+        writer.finish().expect("memory")
+    }
+
+    fn paths(nar: &[u8]) -> Result<Vec<String>, String> {
+        let mut out = Vec::new();
+        let visit = |name: Option<&[u8]>, node: Node<'_>| {
+            let name = name.map(|n| String::from_utf8_lossy(n).into_owned()).unwrap_or_default();
+            out.push(match node {
+                Node::Dir => format!("{name}/"),
+                Node::EndDir => "..".to_owned(),
+                Node::Symlink(target) => format!("{name} -> {}", String::from_utf8_lossy(target)),
+                Node::File { executable, size, content } => {
+                    let mut text = String::new();
+                    content.read_to_string(&mut text)?;
+                    format!("{name} {executable} {size} {text}")
+                }
+            });
+            Ok(())
+        };
+        read(&mut &nar[..], visit).map_err(|e| e.to_string()).map(|()| out)
+    }
+
+    #[test]
+    fn archives_are_read_node_by_node() {
+        let mut tree = TreeWriter::new(Vec::new());
+        assert!(leaf(&mut tree, "d/f", b"hi"));
+        assert!(tree.symlink("l", b"../../etc/passwd").expect("memory"));
+        let nar = tree.finish().expect("memory").expect("ordered");
+        assert_eq!(paths(&nar).expect("read"), ["/", "d/", "f false 2 hi", "..", "l -> ../../etc/passwd", ".."]);
+        for cut in 0..nar.len() {
+            assert!(paths(&nar[..cut]).is_err(), "{cut}");
+        }
+        assert!(paths(&[&nar[..], b"x"].concat()).is_err(), "something follows");
+    }
+
+    #[test]
+    fn hostile_archives_are_refused() {
+        let entry = |name: &[u8]| {
+            let mut writer = Writer::new(Vec::new());
+            writer.begin_dir();
+            writer.begin_entry(name);
+            writer.symlink(b"t").expect("memory");
+            writer.end_entry().expect("memory");
+            writer.end_dir();
+            writer.finish().expect("memory")
+        };
+        assert!(paths(&entry(b"a")).is_ok());
+        assert!(paths(&entry(&[b'a'; 255])).is_ok());
+        for name in [&b""[..], b".", b"..", b"a/b", b"/", b"a\0", &[b'a'; 256]] {
+            assert!(paths(&entry(name)).is_err(), "{name:?}");
+        }
+        let link = |target: &[u8]| {
+            let mut writer = Writer::new(Vec::new());
+            writer.symlink(target).expect("memory");
+            writer.finish().expect("memory")
+        };
+        assert!(paths(&link(&[b'a'; 4095])).is_ok());
+        for target in [&b""[..], b"a\0b", &[b'a'; 4096]] {
+            assert!(paths(&link(target)).is_err(), "{}", target.len());
+        }
+        let deep = |depth: usize| {
+            let mut writer = Writer::new(Vec::new());
+            for _ in 0..depth {
+                writer.begin_dir();
+                writer.begin_entry(b"d");
+            }
+            writer.symlink(b"t").expect("memory");
+            for _ in 0..depth {
+                writer.end_entry().expect("memory");
+                writer.end_dir();
+            }
+            writer.finish().expect("memory")
+        };
+        assert!(paths(&deep(63)).is_ok());
+        assert!(paths(&deep(64)).is_err());
+        assert!(paths(&deep(1_000_000)).is_err(), "and not by running out of stack");
+        let (a, b) = (
+            [&b"entry"[..], b"(", b"name", b"a", b"node"],
+            [&b"("[..], b"type", b"symlink", b"target", b"x", b")", b")"],
+        );
+        let twice: Vec<&[u8]> = [&b"("[..], b"type", b"directory"]
+            .into_iter()
+            .chain(a)
+            .chain(b)
+            .chain(a)
+            .chain(b)
+            .chain([&b")"[..]])
+            .collect();
+        assert!(paths(&tokens(&twice)).is_err(), "one name twice");
+        let late = [&b"("[..], b"type", b"regular", b"contents", b"x", b"executable", b"", b")"];
+        assert!(paths(&tokens(&late)).is_err(), "executable after the contents");
+        let mut padded = tokens(&[b"(", b"type", b"regular", b"contents", b"x", b")"]);
+        let at = padded.iter().rposition(|b| *b == b'x').expect("content");
+        padded[at + 1] = 1;
+        assert!(paths(&padded).is_err(), "padding that is not zero");
+        let mut huge = tokens(&[b"(", b"type", b"regular", b"contents"]);
+        huge.extend_from_slice(&u64::MAX.to_le_bytes());
+        assert!(paths(&huge).is_err(), "more bytes than there are");
+        let mut long = tokens(&[b"("]);
+        long.extend_from_slice(&u64::MAX.to_le_bytes());
+        assert!(paths(&long).is_err());
     }
 
     #[test]

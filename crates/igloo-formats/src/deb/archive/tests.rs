@@ -65,7 +65,9 @@ fn read_tar<R: Read>(mut tar: TarReader<R>) -> Read1 {
     Ok(out)
 }
 
-fn read_deb(bytes: &[u8], limits: Limits) -> Result<[Vec<(TarEntry, Vec<u8>)>; 2], ArchiveError> {
+type Entries = Vec<(TarEntry, Vec<u8>)>;
+
+fn read_deb(bytes: &[u8], limits: Limits) -> Result<[Entries; 2], ArchiveError> {
     let mut deb = DebReader::new(Cursor::new(bytes), limits)?;
     let control = read_tar(deb.control()?)?;
     Ok([control, read_tar(deb.data()?)?])
