@@ -49,6 +49,15 @@ pub enum OpsError {
     /// The network.
     #[error(transparent)]
     Remote(#[from] RemoteError),
+    /// Nix.
+    #[error(transparent)]
+    Nix(#[from] igloo_remote::NixError),
+    /// Nothing here that Nix would make a shell of.
+    #[error("there is no flake.nix, shell.nix or default.nix in `{}`", directory.display())]
+    NoNixShell {
+        /// Where they were looked for.
+        directory: PathBuf,
+    },
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -446,6 +455,8 @@ impl OpsError {
             OpsError::NoProject { .. } => "`igloo init` writes one".into(),
             OpsError::ManifestExists { .. } => "edit it, or remove it first".into(),
             OpsError::DevcontainerExists { .. } => "`igloo init --devcontainer --force` replaces it".into(),
+            OpsError::NoNixShell { .. } => "name one: `igloo shell --nix REF`, as `nix develop` takes it".into(),
+            OpsError::Nix(igloo_remote::NixError::Missing) => "install Nix, or put its `nix` on PATH".into(),
             OpsError::NoTemplate { .. } => "`igloo init --template list` tells what there is".into(),
             OpsError::BadLock { .. } => "restore it from version control, or remove it and run `igloo lock`".into(),
             OpsError::OtherObject { .. } => {

@@ -83,6 +83,7 @@ pub fn collect(ctx: &Context<'_>, dry_run: bool) -> Result<Collected, OpsError> 
     }
     if !dry_run {
         image::run::sweep_all(ctx)?;
+        crate::shell::sweep_nix(ctx)?;
     }
     // Whoever builds, fetches or runs an image right now has the lock.
     let images = ctx.dirs.oci();

@@ -105,6 +105,23 @@ use_igloo() {
   code=$(igloo __activate direnv) || exit
   eval "$code"
 }
+# `use flake` and `use nix` as they are, evaluated once and kept until something that Nix looked at changes.
+_igloo_nix() {
+  local code
+  code=$(igloo __nix-env "$@") || exit
+  eval "$code"
+}
+use_flake() {
+  local reference="${1:-.}"
+  shift || true
+  _igloo_nix "$reference" -- "$@"
+}
+use_nix() {
+  case "${1:-}" in
+    "" | -*) _igloo_nix "$([ -f shell.nix ] && echo ./shell.nix || echo ./default.nix)" -- "$@" ;;
+    *) local file="$1"; shift; _igloo_nix "$(realpath -- "$file")" -- "$@" ;;
+  esac
+}
 "#
         }
     }

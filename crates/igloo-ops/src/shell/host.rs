@@ -145,7 +145,7 @@ fn is_base(package: &str, why: &BTreeMap<String, String>) -> bool {
     false
 }
 
-fn quote(text: &str) -> String {
+pub(super) fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
@@ -184,7 +184,7 @@ pub(super) fn kind(ctx: &Context<'_>, kept: &Kept, command: &[String], directory
     Ok(Kind::Host(Box::new(process)))
 }
 
-fn find(program: &str, path: &str) -> Option<PathBuf> {
+pub(super) fn find(program: &str, path: &str) -> Option<PathBuf> {
     path.split(':')
         .map(|directory| Path::new(directory).join(program))
         .find(|candidate| fs::metadata(candidate).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0))

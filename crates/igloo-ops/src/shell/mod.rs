@@ -4,6 +4,7 @@
 //! lock; the next start reads that one file and enters.
 
 mod host;
+mod nix;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -22,6 +23,9 @@ use crate::context::Context;
 use crate::environment;
 use crate::error::OpsError;
 use crate::project::{self, Project};
+
+pub(crate) use nix::sweep as sweep_nix;
+pub use nix::{NixShell, direnv_code, prepare_nix};
 
 /// How to enter a shell.
 #[derive(Debug)]

@@ -33,6 +33,28 @@ pub struct ActivateArgs {
     shell: hook::Shell,
 }
 
+/// What direnv evaluates for `use flake` and `use nix`
+#[derive(Debug, clap::Args)]
+pub struct NixEnvArgs {
+    /// A flake reference or a file
+    reference: String,
+    /// Words for nix
+    #[arg(last = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+pub fn nix_env(args: &NixEnvArgs, settings: &Settings, ui: &Ui) -> Result<(), CommandError> {
+    let shell = shell::NixShell {
+        reference: Some(&args.reference),
+        arguments: &args.arguments,
+        refresh: false,
+        pure: false,
+        command: &[],
+        directory: &settings.directory,
+    };
+    Ok(ui.print(shell::direnv_code(&settings.context(ui), &shell)?)?)
+}
+
 pub fn supervise(args: &SuperviseArgs, settings: &Settings, ui: &Ui) -> Result<(), CommandError> {
     Ok(supervise::supervise(&settings.context(ui), &args.project)?)
 }

@@ -74,6 +74,8 @@ pub enum Command {
     Enter(internal::EnterArgs),
     #[command(name = "__activate", hide = true)]
     Activate(internal::ActivateArgs),
+    #[command(name = "__nix-env", hide = true)]
+    NixEnv(internal::NixEnvArgs),
 }
 
 /// Runs a verb.
@@ -109,6 +111,7 @@ pub fn run(command: Command, settings: &Settings, ui: &Ui) -> Result<ExitCode, C
         Command::Supervise(args) => internal::supervise(&args, settings, ui)?,
         Command::Enter(args) => return internal::enter(&args, settings, ui),
         Command::Activate(args) => internal::activate(&args, settings, ui)?,
+        Command::NixEnv(args) => internal::nix_env(&args, settings, ui)?,
     }
     Ok(ExitCode::SUCCESS)
 }

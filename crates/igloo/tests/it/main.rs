@@ -12,6 +12,7 @@ mod image;
 mod init;
 mod ladder;
 mod lock;
+mod nix_shell;
 mod ping;
 mod recovery;
 mod registry;

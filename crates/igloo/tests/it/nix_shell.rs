@@ -1,0 +1,194 @@
+//! `igloo shell --nix` on real flakes and shell.nix files, evaluated and built by real Nix from `tests/nixpkgs`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::world::{Person, people};
+
+/// Nix can put store objects where their names say they are.
+fn nix_works() -> bool {
+    let can_write = rustix::process::geteuid().is_root() && Path::new("/nix/store").exists();
+    let is_there = Command::new("nix").arg("--version").output().is_ok_and(|o| o.status.success());
+    if !(can_write && is_there) {
+        println!("skipped: Nix's own store is not there, or not ours");
+    }
+    can_write && is_there
+}
+
+fn set() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/nixpkgs").canonicalize().expect("tests/nixpkgs")
+}
+
+struct World {
+    person: Person,
+    directory: PathBuf,
+}
+
+impl World {
+    fn new(name: &str) -> Option<Self> {
+        let person = people().into_iter().next().filter(|_| nix_works())?;
+        let directory = person.directory(name);
+        Some(Self { person, directory })
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.directory.join(name), text.replace("@set@", &set().display().to_string())).expect("write");
+        // Nobody can tell a file that changes while Nix reads it, so such an evaluation is not kept.
+        std::thread::sleep(std::time::Duration::from_millis(30));
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = self.person.igloo_command(&self.directory, words);
+        command.env("NIX_CONF_DIR", set()).env("XDG_CACHE_HOME", self.person.cache());
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> String {
+        ok(self.command(words).output().expect("run igloo"))
+    }
+
+    /// The same where there is no `nix`: what is kept is enough.
+    fn without_nix(&self, words: &[&str]) -> Output {
+        let base = self.directory.join("no-nix");
+        if !base.exists() {
+            fs::create_dir(&base).expect("mkdir");
+            for tool in ["bash", "sh", "cat", "env"] {
+                std::os::unix::fs::symlink(Path::new("/usr/bin").join(tool), base.join(tool)).expect("link");
+            }
+        }
+        self.command(words).env("PATH", base).output().expect("run igloo")
+    }
+}
+
+fn ok(output: Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{said}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+const FLAKE: &str = r#"{
+  inputs.nixpkgs.url = "path:@set@";
+  outputs = { self, nixpkgs }: let pkgs = nixpkgs.legacyPackages.x86_64-linux; in {
+    devShells.x86_64-linux = {
+      default = pkgs.mkShell {
+        packages = [ pkgs.hello ];
+        GREETING = "hi \"there\" $HOME 'you'";
+        DATA = builtins.readFile ./data.txt;
+        EXTRA = if builtins.pathExists ./extra then "yes" else "no";
+      };
+      hooked = pkgs.mkShell { packages = [ pkgs.hello ]; shellHook = "export HOOKED=$((40 + 2))"; };
+    };
+  };
+}
+"#;
+
+#[test]
+fn a_flakes_shell_is_evaluated_once_and_again_when_what_it_read_changes() {
+    let Some(world) = World::new("flake") else { return };
+    world.write("data.txt", "first");
+    world.write("unrelated.txt", "x");
+    world.write("flake.nix", FLAKE);
+    let show = ["shell", "--nix", "--", "sh", "-c", "hello; echo \"$GREETING|$DATA|$EXTRA|$IN_NIX_SHELL\""];
+    let shown = world.run(&show);
+    assert!(shown.ends_with("hi \"there\" $HOME 'you'|first|no|impure\n"), "{shown}");
+    assert!(shown.to_lowercase().contains("hello"), "{shown}");
+    // The same without Nix, also from below, and after a file changed that Nix copied and never read.
+    world.write("unrelated.txt", "y");
+    let touched = fs::File::open(world.directory.join("data.txt")).expect("open");
+    touched.set_modified(std::time::SystemTime::now()).expect("touch");
+    assert_eq!(ok(world.without_nix(&show)), shown);
+    fs::create_dir(world.directory.join("sub")).expect("mkdir");
+    let mut below = world.command(&show);
+    assert_eq!(ok(below.current_dir(world.directory.join("sub")).output().expect("igloo")), shown);
+    // Of what was read, and of what was looked for and not there, every change counts.
+    world.write("data.txt", "second");
+    let without = world.without_nix(&show);
+    assert!(String::from_utf8_lossy(&without.stderr).contains("no `nix` on PATH"), "{without:?}");
+    assert!(world.run(&show).contains("|second|no|"));
+    world.write("extra", "");
+    assert!(world.run(&show).contains("|second|yes|"));
+    assert!(ok(world.without_nix(&show)).contains("|second|yes|"));
+    world.write("flake.nix", &FLAKE.replace("hi ", "ho "));
+    assert!(world.run(&show).contains("ho \"there\""));
+}
+
+#[test]
+fn a_shells_own_hook_runs_and_its_exit_code_is_the_commands() {
+    let Some(world) = World::new("hook") else { return };
+    world.write("data.txt", "first");
+    world.write("flake.nix", FLAKE);
+    let hooked = ["shell", "--nix", ".#hooked", "--", "sh", "-c", "echo $HOOKED; exit 7"];
+    for mut command in [world.command(&hooked), world.command(&hooked)] {
+        let output = command.output().expect("igloo");
+        assert_eq!((output.status.code(), &*String::from_utf8_lossy(&output.stdout)), (Some(7), "42\n"), "{output:?}");
+    }
+    // Pure: nothing of the caller's but who he is.
+    let all = world.command(&["shell", "--nix", "--isolation", "pure", "--", "sh", "-c", "echo $FOO$PATH"]);
+    let mut all = all;
+    let path = ok(all.env("FOO", "of the caller").output().expect("igloo"));
+    assert!(!path.contains("of the caller") && !path.contains("/usr/bin"), "{path}");
+    assert!(path.contains("-hello-"), "{path}");
+    // One that does not evaluate is told in Nix's own words.
+    world.write("flake.nix", "{ outputs = _: { devShells.x86_64-linux.default = throw \"not today\"; }; }");
+    let failed = world.command(&["shell", "--nix", "--", "true"]).output().expect("igloo");
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&failed.stderr).contains("not today"), "{failed:?}");
+}
+
+#[test]
+fn a_shell_nix_is_reloaded_when_a_file_it_imports_changes() {
+    let Some(world) = World::new("file") else { return };
+    world.write("name.nix", "\"first\"");
+    world.write(
+        "shell.nix",
+        "{ pkgs ? import @set@ { } }:\nlet lib = pkgs.lib; in pkgs.mkShell { packages = [ pkgs.jq ]; NAME = import ./name.nix; IN = builtins.getEnv \"IN_NIX_SHELL\"; }\n",
+    );
+    let show = ["shell", "--nix", "--", "sh", "-c", "command -v jq; echo $NAME $IN"];
+    let shown = world.run(&show);
+    assert!(shown.contains("-jq-") && shown.ends_with("first impure\n"), "{shown}");
+    assert_eq!(ok(world.without_nix(&show)), shown);
+    world.write("name.nix", "\"second\"");
+    assert!(world.run(&show).ends_with("second impure\n"));
+    // What it stands on is safe from Nix's collector while its files are there, and not afterwards.
+    let jq = shown.lines().next().expect("a path").to_owned();
+    let store_path = Path::new(&jq).ancestors().find(|p| p.parent() == Some(Path::new("/nix/store"))).expect("a path");
+    let roots = || {
+        let mut nix = Command::new("nix-store");
+        nix.args(["--query", "--roots"]).arg(store_path).env("NIX_CONF_DIR", set());
+        String::from_utf8_lossy(&nix.output().expect("nix-store").stdout).into_owned()
+    };
+    let state = world.person.state().join("nix-shells").display().to_string();
+    let held = roots();
+    assert!(held.contains(&state), "{held}");
+}
+
+#[test]
+fn direnv_takes_use_flake_and_use_nix_from_us() {
+    if Command::new("direnv").arg("version").output().is_err() {
+        println!("skipped: there is no direnv");
+        return;
+    }
+    let Some(world) = World::new("direnv") else { return };
+    world.write("data.txt", "first");
+    world.write("flake.nix", FLAKE);
+    let home = world.person.directory("direnv-home");
+    fs::create_dir_all(home.join("lib")).expect("mkdir");
+    fs::write(home.join("lib/igloo.sh"), world.run(&["hook", "direnv"])).expect("write");
+    let direnv = |words: &[&str]| {
+        let mut command = world.person.command("direnv");
+        command.args(words).current_dir(&world.directory).env("DIRENV_CONFIG", &home).env("NIX_CONF_DIR", set());
+        command.env("XDG_CACHE_HOME", world.person.cache()).env("XDG_DATA_HOME", home.join("data"));
+        ok(command.output().expect("direnv"))
+    };
+    for (envrc, shown) in [("use flake\n", "first|no|"), ("use flake .#hooked\n", "||42")] {
+        world.write(".envrc", envrc);
+        direnv(&["allow"]);
+        let script = "hello >/dev/null && echo \"$DATA|$EXTRA|$HOOKED\"";
+        assert_eq!(direnv(&["exec", ".", "sh", "-c", script]).trim(), shown, "{envrc}");
+    }
+    world.write("shell.nix", "(import @set@ { }).mkShell { packages = [ ]; NAME = \"from shell.nix\"; }\n");
+    world.write(".envrc", "use nix\n");
+    direnv(&["allow"]);
+    assert_eq!(direnv(&["exec", ".", "sh", "-c", "echo $NAME"]).trim(), "from shell.nix");
+}
