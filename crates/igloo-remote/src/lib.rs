@@ -10,7 +10,7 @@ mod check;
 mod client;
 mod download;
 mod error;
-pub mod nix;
+pub mod evaluate;
 pub mod registry;
 
 pub use apt::{Freshness, PackageIndex, Suite, SuiteRequest, refresh};
@@ -18,4 +18,4 @@ pub use client::url::file_url;
 pub use client::{Client, Config};
 pub use download::{Download, fetch};
 pub use error::RemoteError;
-pub use nix::{Nix, NixError};
+pub use evaluate::{Nix, NixError};

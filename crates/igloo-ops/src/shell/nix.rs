@@ -23,7 +23,7 @@ use std::time::{Duration, SystemTime};
 use igloo_base::file::{FileLock, create_private_dir, read_optional, remove_tree, write_atomic};
 use igloo_base::{At, Sha256, Task, Unit};
 use igloo_remote::Nix;
-use igloo_remote::nix::reads::Reads;
+use igloo_remote::evaluate::reads::Reads;
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, Prepared, host};
