@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use igloo_base::{Dirs, Reporter};
+pub use igloo_remote::nix::AwsKeys;
 
 /// The circumstances of one run of igloo.
 #[derive(Clone)]
@@ -24,6 +25,23 @@ pub struct Context<'a> {
     pub proxies: Proxies,
     /// How registries are spoken to.
     pub registries: Registries,
+    /// Where Nix's things are.
+    pub nix: NixAccess,
+}
+
+/// Where the machine's own Nix store is, and who we are to binary caches.
+#[derive(Debug, Clone, Default)]
+pub struct NixAccess {
+    /// Below it is the host's `nix/store`: `/`, or none if it is not to be looked at.
+    pub host_store: Option<PathBuf>,
+    /// A netrc file.
+    pub netrc: Option<PathBuf>,
+    /// Bearer tokens by host.
+    pub tokens: Vec<(String, String)>,
+    /// Keys for buckets.
+    pub aws: Option<AwsKeys>,
+    /// A file like `~/.aws/credentials`.
+    pub aws_credentials: Option<PathBuf>,
 }
 
 /// Where logins and certificates of registries are.

@@ -58,6 +58,52 @@ pub enum OpsError {
         /// Where they were looked for.
         directory: PathBuf,
     },
+    /// A binary cache.
+    #[error(transparent)]
+    Cache(#[from] igloo_remote::nix::CacheError),
+    /// Store paths that no cache has, or none that may be believed.
+    #[error("{}", not_in_caches(.paths, .caches, .faults))]
+    NotInCaches {
+        /// The paths.
+        paths: Vec<String>,
+        /// The caches that were asked.
+        caches: Vec<String>,
+        /// What was wrong with some of them.
+        faults: Vec<String>,
+    },
+    /// Neither end of a copy is a store.
+    #[error("`{from}` and `{to}` are both caches")]
+    CacheToCache {
+        /// One.
+        from: String,
+        /// The other.
+        to: String,
+    },
+    /// A closure without an end.
+    #[error("the closure that the cache `{cache}` tells has more than {most} paths")]
+    ClosureTooLarge {
+        /// The cache.
+        cache: String,
+        /// The limit.
+        most: usize,
+    },
+    /// A file that holds no key.
+    #[error("`{}` holds no secret key", path.display())]
+    BadKey {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: igloo_formats::nix::signature::BadKey,
+    },
+    /// A lock that does not hold all of a closure.
+    #[error("`{path}` refers to `{reference}`, which is not in the lock")]
+    ReferenceNotLocked {
+        /// The path.
+        path: String,
+        /// What it refers to.
+        reference: String,
+    },
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -479,6 +525,8 @@ impl OpsError {
                 Some(remedy) => remedy.to_owned(),
                 None => return Vec::new(),
             },
+            OpsError::CacheToCache { .. } => "copy to a store first, and from there to the other cache".into(),
+            OpsError::BadKey { .. } => "`nix-store --generate-binary-cache-key NAME SECRET PUBLIC` makes one".into(),
             OpsError::NoRepository { image } => {
                 format!("set `name` under [images.{image}], or push with `--to HOST/NAME`")
             }
@@ -543,6 +591,26 @@ fn list(problems: &[Problem]) -> String {
     }
     if problems.len() > SHOWN {
         text.push_str(&format!("\n  and {} more", problems.len() - SHOWN));
+    }
+    text
+}
+
+fn not_in_caches(paths: &[String], caches: &[String], faults: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let mut text = match paths {
+        [one] => format!("`{one}` is in no cache that may be believed"),
+        many => format!("{} store paths are in no cache that may be believed", many.len()),
+    };
+    let listed = if paths.len() > 1 { paths } else { &[] };
+    for line in listed.iter().take(SHOWN) {
+        text.push_str(&format!("\n  {line}"));
+    }
+    if listed.len() > SHOWN {
+        text.push_str(&format!("\n  and {} more", listed.len() - SHOWN));
+    }
+    text.push_str(&format!("\n  asked: {}", or_none(caches)));
+    for fault in faults.iter().take(SHOWN) {
+        text.push_str(&format!("\n  {fault}"));
     }
     text
 }

@@ -3,6 +3,7 @@
 //! The way of a project: [`project`] finds and reads it, [`lock`] decides on versions, [`fetch`] brings packages into
 //! the store, [`environment`] assembles them, and then [`shell`] enters or [`services`] starts what was declared.
 
+pub mod caches;
 pub mod config;
 pub mod context;
 pub mod copy;
@@ -18,6 +19,7 @@ pub mod init;
 pub mod lock;
 pub mod logs;
 pub mod project;
+pub mod realise;
 pub mod runtime;
 pub mod services;
 pub mod shell;

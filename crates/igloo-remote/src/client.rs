@@ -211,6 +211,11 @@ impl Client {
         Self::with(config, AptConfig::default(), idle, true, certs)
     }
 
+    /// A client for binary caches: apt's proxies are none of their business.
+    pub fn for_caches(config: Config) -> Self {
+        Self::with(config, AptConfig::default(), IDLE, true, None)
+    }
+
     fn with(config: Config, apt: AptConfig, idle: Duration, loopback_direct: bool, certs: Option<PathBuf>) -> Self {
         let inner = Inner {
             config,

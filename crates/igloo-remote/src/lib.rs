@@ -1,4 +1,5 @@
-//! All client network traffic: apt archives and the files in their pools, image registries.
+//! All client network traffic: apt archives and the files in their pools, image registries, Nix's
+//! binary caches.
 //!
 //! Takes what is wanted (suites, digests) and where the machine says it comes from; gives verified indexes and
 //! verified files on disk. Nothing that was not signed, or whose digest was not in a signed index, leaves this room.
@@ -11,6 +12,7 @@ mod client;
 mod download;
 mod error;
 pub mod evaluate;
+pub mod nix;
 pub mod registry;
 
 pub use apt::{Freshness, PackageIndex, Suite, SuiteRequest, refresh};

@@ -267,6 +267,28 @@ impl Db {
         transaction.commit().map_err(&failed)
     }
 
+    /// Adds signatures to those that an object has.
+    pub(crate) fn add_signatures(&self, path: &StorePath, signatures: &[String]) -> Result<(), StoreError> {
+        let mut connection = self.lock();
+        let mut run = || -> rusqlite::Result<bool> {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let sql = "select sigs from ValidPaths where path = ?";
+            let held = transaction.query_row(sql, [path.full()], |r| r.get::<_, Option<String>>(0)).optional()?;
+            let Some(held) = held else { return Ok(false) };
+            let held = held.unwrap_or_default();
+            let mut all: BTreeSet<&str> = held.split_whitespace().collect();
+            all.extend(signatures.iter().map(String::as_str));
+            let text = all.into_iter().collect::<Vec<_>>().join(" ");
+            transaction.execute("update ValidPaths set sigs = ? where path = ?", [text, path.full()])?;
+            transaction.commit()?;
+            Ok(true)
+        };
+        match run().map_err(self.failed("add signatures"))? {
+            true => Ok(()),
+            false => Err(StoreError::NotValid(path.clone())),
+        }
+    }
+
     /// Forgets objects in one transaction. Nothing else may refer to them.
     pub(crate) fn invalidate(&self, paths: &[StorePath]) -> Result<(), StoreError> {
         let mut connection = self.lock();

@@ -1,10 +1,12 @@
 //! Everything that can fail in the store.
 
+use std::io;
 use std::path::PathBuf;
 
 use igloo_base::{PathError, Sha256};
 use igloo_formats::deb::archive::ArchiveError;
 use igloo_formats::nix::StorePath;
+use igloo_formats::nix::nar::NarError;
 use igloo_formats::nix::store_path::StorePathError;
 
 /// What failed in the store.
@@ -112,6 +114,49 @@ pub enum StoreError {
         expected: String,
         /// What it says.
         found: String,
+    },
+    /// An archive of an object that is none.
+    #[error("the archive of `{path}` is bad")]
+    Nar {
+        /// The object.
+        path: StorePath,
+        /// What is wrong with it.
+        #[source]
+        source: NarError,
+    },
+    /// An archive that could not be read to its end.
+    #[error("cannot read the archive of `{path}`")]
+    NarRead {
+        /// The object.
+        path: StorePath,
+        /// Why.
+        source: io::Error,
+    },
+    /// An archive of another size.
+    #[error("the archive of `{path}` has {}{found} bytes, expected are {expected}", if found > expected { "at least " } else { "" })]
+    NarSize {
+        /// The object.
+        path: StorePath,
+        /// Bytes it should have.
+        expected: u64,
+        /// Bytes it has, or that were read before this was clear.
+        found: u64,
+    },
+    /// An archive with other content.
+    #[error("the archive of `{path}` has sha256 {found}, expected is {expected}")]
+    NarHash {
+        /// The object.
+        path: StorePath,
+        /// Digest it should have.
+        expected: Sha256,
+        /// Digest it has.
+        found: Sha256,
+    },
+    /// A content-addressed object with other content.
+    #[error("the content of `{path}` is not what its content address says")]
+    ContentAddress {
+        /// The object.
+        path: StorePath,
     },
     /// A thread that unpacked an archive died.
     #[error("a thread that unpacks archives died; this is a bug")]

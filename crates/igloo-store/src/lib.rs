@@ -36,6 +36,7 @@ mod import;
 mod inspect;
 mod layout;
 mod locks;
+mod nar;
 mod persist;
 mod processes;
 mod roots;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use igloo_base::file::remove_tree;
@@ -26,9 +26,16 @@ pub struct Staged {
     /// The archive it was made of.
     deb: Option<Sha256>,
     tree: StagedTree,
+    /// The object's name in `tree`; nothing if it is the tree itself.
+    below: &'static str,
 }
 
 impl Staged {
+    /// An object that lies in a directory of its own, since it may be no directory.
+    pub(crate) fn inside(info: PathInfo, tree: StagedTree, below: &'static str) -> Self {
+        Self { info, deb: None, tree, below }
+    }
+
     /// Where it will be.
     pub fn path(&self) -> &StorePath {
         &self.info.path
@@ -40,8 +47,8 @@ impl Staged {
     }
 
     /// Where it is now.
-    pub fn physical(&self) -> &Path {
-        self.tree.path()
+    pub fn physical(&self) -> PathBuf {
+        if self.below.is_empty() { self.tree.path().to_owned() } else { self.tree.path().join(self.below) }
     }
 }
 
@@ -120,15 +127,19 @@ impl Store {
     /// Moves an object to its place. Until it is registered, it is garbage there.
     fn put(&self, staged: &Staged) -> Result<(), StoreError> {
         let to = self.layout().object(&staged.info.path);
-        match fs::rename(staged.tree.path(), &to) {
+        let from = staged.physical();
+        match fs::rename(&from, &to) {
             Err(_) if to.symlink_metadata().is_ok() => {
                 // Somebody died between this step and the next.
                 remove_tree(&to)?;
-                fs::rename(staged.tree.path(), &to).at("move an object to", &to)?;
+                fs::rename(&from, &to).at("move an object to", &to)?;
             }
             other => other.at("move an object to", &to)?,
         }
         // Only now, since a directory has to be writable to get another parent.
+        if !to.symlink_metadata().at("inspect", &to)?.is_dir() {
+            return Ok(());
+        }
         let dir = fs::File::open(&to).at("open", &to)?;
         Ok(tree::seal_dir(dir.as_fd()).at("seal the directory", &to)?)
     }
@@ -155,5 +166,5 @@ fn staged(
         signatures: Vec::new(),
         content_address: Some(content_address),
     };
-    Ok(Staged { info, deb, tree })
+    Ok(Staged { info, deb, tree, below: "" })
 }

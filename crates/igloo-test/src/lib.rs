@@ -7,3 +7,4 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 pub mod archive;
+pub mod nix;

@@ -8,6 +8,9 @@
 //! | `IGLOO_OFFLINE` | `1`: as `--offline` |
 //! | `REGISTRY_AUTH_FILE`, `DOCKER_CONFIG`, `XDG_CONFIG_HOME` | where logins of registries are |
 //! | `IGLOO_PLAIN_HTTP` | registries that plain HTTP may be spoken to, separated by commas |
+//! | `IGLOO_HOST_STORE` | below it is the host's `nix/store`, if not below `/` |
+//! | `NETRC`, `NIX_CONF_DIR` | where logins of binary caches are: this file, `~/.netrc`, or `netrc` in that directory |
+//! | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_SHARED_CREDENTIALS_FILE` | keys for caches in buckets |
 //! | `http_proxy`, `https_proxy`, `no_proxy` | for downloads |
 //! | `NO_COLOR`, `TERM` | no colours |
 //! | `SHELL` | the shell that `igloo shell` starts when the environment has it |
@@ -16,7 +19,7 @@ use std::env::{var, var_os};
 use std::path::PathBuf;
 
 use igloo_base::Dirs;
-use igloo_ops::context::{Caller, Context, Proxies, Registries};
+use igloo_ops::context::{AwsKeys, Caller, Context, NixAccess, Proxies, Registries};
 
 use crate::args::Global;
 use crate::error::CommandError;
@@ -68,6 +71,7 @@ impl Settings {
             offline: self.offline,
             apt_root: "/etc/apt".into(),
             registries: registries(&self.caller),
+            nix: nix(&self.caller),
             proxies: Proxies { http: either("http_proxy"), https: either("https_proxy"), none: either("no_proxy") },
         }
     }
@@ -89,6 +93,23 @@ fn registries(caller: &Caller) -> Registries {
         },
         certs: certs.into_iter().find(|d| d.is_dir()),
         plain_http: plain.split(',').map(str::trim).filter(|h| !h.is_empty()).map(str::to_owned).collect(),
+    }
+}
+
+/// The host's Nix store, and logins for binary caches where Nix and curl keep them.
+fn nix(caller: &Caller) -> NixAccess {
+    let conf = absolute("NIX_CONF_DIR").unwrap_or_else(|| "/etc/nix".into());
+    let own = absolute("NETRC").unwrap_or_else(|| caller.home.join(".netrc"));
+    let keys = var("AWS_ACCESS_KEY_ID").ok().zip(var("AWS_SECRET_ACCESS_KEY").ok());
+    let token = var("AWS_SESSION_TOKEN").ok();
+    NixAccess {
+        host_store: Some(absolute("IGLOO_HOST_STORE").unwrap_or_else(|| "/".into())),
+        netrc: [own, conf.join("netrc")].into_iter().find(|path| path.is_file()),
+        tokens: Vec::new(),
+        aws: keys.map(|(id, secret)| AwsKeys { id, secret, token }),
+        aws_credentials: Some(
+            absolute("AWS_SHARED_CREDENTIALS_FILE").unwrap_or_else(|| caller.home.join(".aws/credentials")),
+        ),
     }
 }
 

@@ -2,9 +2,12 @@
 //! Nix's database write it (`content-address.cc`).
 
 use std::fmt;
+use std::io::{self, Write};
 use std::str::FromStr;
 
 use igloo_base::Sha256;
+use igloo_base::digest::HashWriter;
+use memchr::memmem::Finder;
 
 use super::store_path::StorePathError;
 use super::{StorePath, base32};
@@ -76,6 +79,66 @@ impl ContentAddress {
     }
 }
 
+/// Digest of a byte stream in which every occurrence of an object's own digest part counts as 32 zero bytes; where
+/// those were is hashed at the end, as `|<position>` each, so that zeros that were there before make a difference.
+/// That is how Nix addresses objects that name themselves (`references.cc`, `HashModuloSink`).
+pub struct HashModulo {
+    finder: Finder<'static>,
+    out: HashWriter<io::Sink>,
+    /// What may be the beginning of an occurrence.
+    tail: Vec<u8>,
+    /// Position of `tail` in the stream.
+    position: u64,
+    matches: Vec<u64>,
+}
+
+impl HashModulo {
+    /// `own` is the digest part, 32 digits.
+    pub fn new(own: &str) -> Self {
+        Self {
+            finder: Finder::new(own.as_bytes()).into_owned(),
+            out: HashWriter::new(io::sink()),
+            tail: Vec::new(),
+            position: 0,
+            matches: Vec::new(),
+        }
+    }
+
+    /// The digest.
+    pub fn finish(mut self) -> Sha256 {
+        let mut last = std::mem::take(&mut self.tail);
+        for position in &self.matches {
+            last.extend_from_slice(format!("|{position}").as_bytes());
+        }
+        // A hash does not fail.
+        let _ = self.out.write_all(&last);
+        self.out.finish().1
+    }
+}
+
+impl Write for HashModulo {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = self.finder.needle().len();
+        self.tail.extend_from_slice(bytes);
+        let mut from = 0;
+        while let Some(at) = self.finder.find(&self.tail[from..]) {
+            let at = from + at;
+            self.matches.push(self.position + at as u64);
+            self.tail[at..at + length].fill(0);
+            from = at + length;
+        }
+        let done = self.tail.len().saturating_sub(length - 1);
+        self.out.write_all(&self.tail[..done])?;
+        self.tail.drain(..done);
+        self.position += done as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +158,18 @@ mod tests {
         let own = StorePath::parse("wwkmkbhh3bariwn96wjkzybgzffq2bvg-t").expect("path");
         assert!(ContentAddress::Recursive(nar).makes(&own, &[]));
         assert!(!ContentAddress::Flat(nar).makes(&own, &[]));
+    }
+
+    #[test]
+    fn own_digest_parts_count_as_zeros_with_their_positions() {
+        let own = "wwkmkbhh3bariwn96wjkzybgzffq2bvg";
+        let text = format!("x{own}{own}y{}", &own[..31]);
+        let expected = [b"x", &[0; 64][..], b"y", own[..31].as_bytes(), b"|1|33"].concat();
+        for piece in [1, 7, 32, 1000] {
+            let mut modulo = HashModulo::new(own);
+            text.as_bytes().chunks(piece).for_each(|c| modulo.write_all(c).expect("hash"));
+            assert_eq!(modulo.finish(), Sha256::of(&expected), "{piece}");
+        }
     }
 
     #[test]

@@ -43,7 +43,8 @@ pub(crate) fn local(url: &str) -> Option<PathBuf> {
     path.starts_with('/').then(|| PathBuf::from(std::ffi::OsString::from_vec(decode(path))))
 }
 
-fn decode(path: &str) -> Vec<u8> {
+/// `%20` and the like.
+pub(crate) fn decode(path: &str) -> Vec<u8> {
     let bytes = path.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;

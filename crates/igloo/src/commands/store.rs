@@ -1,4 +1,7 @@
-use igloo_ops::store;
+use std::path::PathBuf;
+
+use igloo_formats::nix::PublicKey;
+use igloo_ops::{caches, store};
 
 use crate::error::CommandError;
 use crate::settings::Settings;
@@ -11,6 +14,7 @@ pub enum Command {
     Ls(LsArgs),
     Verify(VerifyArgs),
     Roots(RootsArgs),
+    Copy(CopyArgs),
     /// Print the directory that real Nix takes as `local?root=DIR`
     Root(RootArgs),
 }
@@ -44,6 +48,33 @@ pub struct VerifyArgs {
 /// List what keeps objects from being collected
 #[derive(Debug, clap::Args)]
 pub struct RootsArgs {}
+
+/// Copy store paths and all they refer to between stores and binary caches
+///
+/// A binary cache is http(s)://HOST/DIR, file:///DIR or s3://BUCKET?region=…&endpoint=…; a store is a directory below
+/// which nix/store lies, or `host` for the machine's own. Left out, it is igloo's store. What a cache gives must be
+/// signed by a trusted key, be content-addressed, or come from an address with `?trusted=1`.
+#[derive(Debug, clap::Args)]
+pub struct CopyArgs {
+    /// Store paths
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<String>,
+    /// A cache or store to copy from
+    #[arg(long, value_name = "CACHE|STORE")]
+    from: Option<String>,
+    /// A cache or store to copy to; caches take `?compression=none|zstd|xz|gzip` (zstd)
+    #[arg(long, value_name = "CACHE|STORE")]
+    to: Option<String>,
+    /// A public key whose signatures are trusted: NAME:BASE64
+    #[arg(long = "trust", value_name = "KEY")]
+    trusted: Vec<PublicKey>,
+    /// The file of a secret key to sign with what is written to a cache
+    #[arg(long, value_name = "FILE")]
+    sign: Option<PathBuf>,
+    /// Level of compression; 0 is the method's default
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    level: i32,
+}
 
 /// Print the store's root directory
 #[derive(Debug, clap::Args)]
@@ -106,6 +137,28 @@ pub fn run(command: &Command, settings: &Settings, ui: &Ui) -> Result<(), Comman
                 table.row([root.root.clone(), root.path.clone()]);
             }
             ui.print(table.render())?;
+        }
+        Command::Copy(args) => {
+            let copied = caches::copy(
+                &ctx,
+                &caches::Copy {
+                    from: args.from.clone(),
+                    to: args.to.clone(),
+                    paths: args.paths.clone(),
+                    trusted: args.trusted.clone(),
+                    key: args.sign.clone(),
+                    level: args.level,
+                },
+            )?;
+            if ui.json() {
+                return Ok(ui.print_json(&copied)?);
+            }
+            ui.say(format!(
+                "{} store paths copied ({}), {} were there",
+                copied.copied,
+                bytes(copied.bytes),
+                copied.present
+            ));
         }
         Command::Root(_) => ui.print(format!("{}\n", store::root(&ctx).display()))?,
     }

@@ -1,0 +1,4 @@
+//! Store paths from binary caches, good and bad, and to them, with real Nix on the other side.
+
+mod good;
+mod support;
