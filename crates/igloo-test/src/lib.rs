@@ -5,6 +5,8 @@
 
 // What fails here fails a test, which is where a panic with its reason belongs.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
+// That a test is skipped is said where the test is run.
+#![allow(clippy::print_stdout)]
 
 pub mod archive;
 pub mod nix;
