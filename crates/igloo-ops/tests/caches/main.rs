@@ -1,4 +1,5 @@
 //! Store paths from binary caches, good and bad, and to them, with real Nix on the other side.
 
 mod good;
+mod hostile;
 mod support;
