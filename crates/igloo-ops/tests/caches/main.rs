@@ -2,4 +2,5 @@
 
 mod good;
 mod hostile;
+mod http;
 mod support;
