@@ -102,7 +102,7 @@ fn refused(good: &Good, info: &str, file: &[u8]) -> String {
     let realised = world.realise(&[good.locked()], &[file_url(&bad), file_url(&fine)], &[&public]);
     // An archive that no store takes is refused from wherever it comes.
     if let Ok(realised) = realised {
-        assert_eq!(realised.fetched, [good.path.clone()]);
+        assert_eq!(realised.fetched, std::slice::from_ref(&good.path));
         assert!(world.store().verify(true, &Silent).expect("verify").is_good());
         assert!(!world.ears.warnings.lock().expect("lock").is_empty(), "the bad one is told");
     }

@@ -40,7 +40,7 @@ fn a_broken_transfer_goes_on_where_it_broke() {
     let Some((server, public, long)) = served(&world, "none") else { return };
     let wanted = locked(&fixture().expect("built").store.root, &[fixture().expect("built").path("hello")]);
     server.fault_times(3, &long, Fault::Drop(1 << 20));
-    world.realise(&wanted, &[server.url.clone()], &[&public]).expect("in the end");
+    world.realise(&wanted, std::slice::from_ref(&server.url), &[&public]).expect("in the end");
     let ranges: Vec<_> = server.requests().into_iter().filter(|r| r.path == long).map(|r| r.range).collect();
     assert_eq!(ranges.len(), 4, "{ranges:?}");
     assert!(ranges[0].is_none() && ranges[3].as_deref().is_some_and(|r| r > "bytes=1"), "{ranges:?}");
@@ -55,7 +55,7 @@ fn what_a_run_got_the_next_one_has() {
     server.fault_times(1, &long, Fault::Drop(2 << 20));
     // The first run is ended by an answer that no retry helps against.
     let dropped = std::thread::scope(|scope| {
-        let run = scope.spawn(|| world.realise(&wanted, &[server.url.clone()], &[&public]));
+        let run = scope.spawn(|| world.realise(&wanted, std::slice::from_ref(&server.url), &[&public]));
         while !server.requests().iter().any(|r| r.path == long) {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -65,7 +65,7 @@ fn what_a_run_got_the_next_one_has() {
     assert!(dropped.is_err(), "it was gone");
     server.heal();
     server.forget();
-    world.realise(&wanted, &[server.url.clone()], &[&public]).expect("the second run");
+    world.realise(&wanted, std::slice::from_ref(&server.url), &[&public]).expect("the second run");
     let ranges: Vec<_> = server.requests().into_iter().filter(|r| r.path == long).map(|r| r.range).collect();
     assert!(ranges[0].as_deref().is_some_and(|r| r.starts_with("bytes=")), "{ranges:?}");
     assert!(std::fs::read_dir(world.path("cache/nars")).expect("list").next().is_none(), "nothing is kept of it");
@@ -85,7 +85,9 @@ fn odd_servers_serve_and_bad_parts_do_no_harm() {
         let digest = igloo_formats::nix::parse_hash(&format!("sha256:{digest}")).expect("digest");
         std::fs::create_dir_all(world.path("cache/nars")).expect("mkdir");
         std::fs::write(world.path(&format!("cache/nars/{digest}.part")), [7; 5000]).expect("write");
-        world.realise(&wanted, &[server.url.clone()], &[&public]).unwrap_or_else(|e| panic!("{fault:?}: {e}"));
+        world
+            .realise(&wanted, std::slice::from_ref(&server.url), &[&public])
+            .unwrap_or_else(|e| panic!("{fault:?}: {e}"));
         world.nix().check();
     }
 }
@@ -99,7 +101,7 @@ fn a_cache_that_breaks_for_good_is_named_and_the_next_one_serves() {
         server.heal();
         server.fault(&long, fault.clone());
         let other = World::new();
-        let error = other.realise(&wanted, &[server.url.clone()], &[&public]).expect_err("bad").to_string();
+        let error = other.realise(&wanted, std::slice::from_ref(&server.url), &[&public]).expect_err("bad").to_string();
         assert!(error.contains(&server.url), "{fault:?}: {error}");
         let good = file_url(&world.path("served"));
         other.realise(&wanted, &[format!("{}?priority=1", server.url), good], &[&public]).expect("the next one");
@@ -145,7 +147,7 @@ fn logins_go_to_the_cache_and_not_to_where_it_sends() {
     let mut world = World::new();
     std::fs::write(world.path("netrc"), "machine 127.0.0.1 login me password secret\n").expect("write");
     world.nix.netrc = Some(world.path("netrc"));
-    assert_eq!(igloo_ops::realise::caches(&world.ctx(), &[cache.clone()]).expect("caches").len(), 1);
+    assert_eq!(igloo_ops::realise::caches(&world.ctx(), std::slice::from_ref(&cache)).expect("caches").len(), 1);
     let head = heads.recv().expect("asked").to_ascii_lowercase();
     assert!(head.contains("authorization: basic bwu6c2vjcmv0"), "{head}");
     let head = their_heads.recv().expect("asked").to_ascii_lowercase();

@@ -1,5 +1,7 @@
 //! The store as igloo and as real Nix see it.
 
+mod both_tools;
+
 use crate::world::{Person, people};
 
 const MANIFEST: &str = r#"
