@@ -189,9 +189,21 @@ pub(crate) static NIXPKGS: Table = Table {
     what: "`[sources.nixpkgs]`",
     doc: "A flake of nixpkgs' shape.",
     keys: &[
-        key("flake", TEXT, "A flake reference, `github:NixOS/nixpkgs/nixos-25.11`.").required().also(&["url"]),
-        key("overlays", Kind::List(&TEXT_REF), "Directories of overlays, relative to this file."),
-        key("allow-unfree", Kind::Flag, "Whether packages without a free licence may be used."),
+        key(
+            "flake",
+            TEXT,
+            "A flake reference, `github:NixOS/nixpkgs/nixos-25.11`; or a pin of npins or niv, `npins:nixpkgs`, `niv:nixpkgs`.",
+        )
+        .required()
+        .also(&["url", "pin"]),
+        key("overlays", Kind::List(&TEXT_REF), "Overlays: files, or directories of them, relative to this file.").also(&["overlay"]),
+        key("allow-unfree", Kind::Flag, "Whether packages without a free licence may be used.").also(&["allowUnfree"]),
+        key("permitted-insecure", Kind::List(&TEXT_REF), "Packages with known faults that may be used, `openssl-1.1.1w`.")
+            .also(&["permittedInsecurePackages", "permittedInsecure"]),
+        key("caches", Kind::List(&TEXT_REF), "Binary caches, asked before those that Nix is configured with.")
+            .also(&["substituters", "cache"]),
+        key("trusted-keys", Kind::List(&TEXT_REF), "Public keys of caches, `name:base64`; beside those that Nix trusts.")
+            .also(&["trusted-public-keys", "keys"]),
     ],
 };
 

@@ -124,12 +124,18 @@ impl Base {
 /// `[sources.nixpkgs]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nixpkgs {
-    /// A flake reference, `github:NixOS/nixpkgs/nixos-25.11`.
+    /// A flake reference, `github:NixOS/nixpkgs/nixos-25.11`, or `npins:<name>` or `niv:<name>`.
     pub flake: String,
-    /// Directories of overlays, relative to the manifest's directory.
+    /// Overlays: files, or directories of them, relative to the manifest's directory.
     pub overlays: Vec<PathBuf>,
     /// Whether packages without a free licence may be used.
     pub allow_unfree: bool,
+    /// Packages with known faults that may be used, by name and version.
+    pub permitted_insecure: Vec<String>,
+    /// Addresses of binary caches, asked before those that Nix is configured with.
+    pub caches: Vec<String>,
+    /// Public keys of caches, beside those that Nix trusts.
+    pub trusted_keys: Vec<String>,
 }
 
 /// A named list of packages.

@@ -211,6 +211,9 @@ pub fn request_digest(manifest: &Manifest) -> Sha256 {
             Source::Nixpkgs(nixpkgs) => {
                 let unfree = if nixpkgs.allow_unfree { "unfree" } else { "" };
                 line(&mut text, &["nixpkgs", name, &nixpkgs.flake, unfree]);
+                for insecure in &nixpkgs.permitted_insecure {
+                    line(&mut text, &["insecure", insecure]);
+                }
                 for overlay in &nixpkgs.overlays {
                     line(&mut text, &["overlay", &format!("{overlay:?}")]);
                 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::error::OpsError;
 use crate::project::Project;
-use crate::{copy, fetch, lock};
+use crate::{copy, fetch, lock, nix};
 
 /// An environment that is in the store, with the project's own files on top.
 #[derive(Debug, Clone)]
@@ -23,12 +23,15 @@ pub struct Realised {
     pub environment: Environment,
     /// `data/` of the objects made from `copy`.
     pub copies: Vec<PathBuf>,
+    /// Nix's packages in it.
+    pub(crate) profile: Option<nix::Profile>,
 }
 
 impl Realised {
     /// Lower layers, topmost first.
     pub fn lowers(&self) -> Vec<PathBuf> {
-        self.copies.iter().cloned().chain(self.environment.lowers()).collect()
+        let profile = self.profile.iter().map(|profile| profile.data.clone());
+        self.copies.iter().cloned().chain(profile).chain(self.environment.lowers()).collect()
     }
 }
 
@@ -42,14 +45,42 @@ pub fn realise(
 ) -> Result<Vec<Realised>, OpsError> {
     let store = Store::open(ctx.dirs.store_root())?;
     let found = realise_on(ctx, project, &store, System::current(), keys, locked)?;
+    let profiles = profiles(ctx, project, &store, System::current(), keys, locked)?;
     keys.iter()
         .zip(found)
-        .map(|(key, environment)| {
+        .zip(profiles)
+        .map(|((key, environment), profile)| {
             let content = project.manifest.content_of(key);
             let copied = copy::realise(ctx, project, &store, key, content.as_deref())?;
-            Ok(Realised { environment, copies: copied.into_iter().map(|(_, data)| data).collect() })
+            Ok(Realised { environment, copies: copied.into_iter().map(|(_, data)| data).collect(), profile })
         })
         .collect()
+}
+
+/// Nix's packages of environments whose lock is current; what is missing of their closures is fetched or built.
+fn profiles(
+    ctx: &Context<'_>,
+    project: &mut Project,
+    store: &Store,
+    system: System,
+    keys: &[String],
+    locked: bool,
+) -> Result<Vec<Option<nix::Profile>>, OpsError> {
+    let Some(lock) = project.lock()? else { return Err(OpsError::LockStale) };
+    let found = keys.iter().map(|key| nix::find_profile(project, store, lock, system, key));
+    if let Some(found) = found.collect::<Result<Option<Vec<_>>, _>>()? {
+        return Ok(found);
+    }
+    let mut lock = lock.clone();
+    nix::complete(ctx, project, store, &mut lock, system, keys)?;
+    let made = keys.iter().map(|key| nix::profile(ctx, project, store, &lock, system, key)).collect();
+    if !locked
+        && let Err(e) = project.set_lock(lock)
+        && !matches!(&e, OpsError::Path(p) if is_read_only(p))
+    {
+        return Err(e);
+    }
+    made
 }
 
 /// [`realise`] for any system, without the project's own files: nothing of an environment is run to make it.
@@ -75,6 +106,10 @@ pub(crate) fn realise_on(
 /// The environment of `key` as the lock has it, if it is assembled.
 pub fn current(ctx: &Context<'_>, project: &Project, key: &str) -> Result<Environment, OpsError> {
     let store = Store::open(ctx.dirs.store_root())?;
+    let Some(lock) = project.lock()? else { return Err(OpsError::LockStale) };
+    if nix::find_profile(project, &store, lock, System::current(), key)?.is_none() {
+        return Err(OpsError::LockStale);
+    }
     warm(project, &store, System::current(), key)?.ok_or(OpsError::LockStale)
 }
 

@@ -52,6 +52,34 @@ pub enum OpsError {
     /// Nix.
     #[error(transparent)]
     Nix(#[from] igloo_remote::NixError),
+    /// A package that has no version of its own.
+    #[error("`{what}` is of a flake, and moves with it")]
+    MovesWithSource {
+        /// The package.
+        what: String,
+    },
+    /// An image of what can't be in one yet.
+    #[error("the image `{image}` has packages from {source_name}, which images can't have yet")]
+    NixInImage {
+        /// The image.
+        image: String,
+        /// The source.
+        source_name: String,
+    },
+    /// An answer of Nix's that names no store path.
+    #[error("`{text}`, which Nix named, is no store path")]
+    NotAStorePath {
+        /// What it named.
+        text: String,
+    },
+    /// Pins that are not there.
+    #[error("`{asked}` needs `{}`, which is not there", path.display())]
+    NoPins {
+        /// The reference.
+        asked: String,
+        /// What it looks for.
+        path: PathBuf,
+    },
     /// Nothing here that Nix would make a shell of.
     #[error("there is no flake.nix, shell.nix or default.nix in `{}`", directory.display())]
     NoNixShell {
@@ -501,6 +529,10 @@ impl OpsError {
             OpsError::NoProject { .. } => "`igloo init` writes one".into(),
             OpsError::ManifestExists { .. } => "edit it, or remove it first".into(),
             OpsError::DevcontainerExists { .. } => "`igloo init --devcontainer --force` replaces it".into(),
+            OpsError::MovesWithSource { .. } => {
+                "`igloo update nixpkgs` moves all of nixpkgs, `igloo update flake` the flakes".into()
+            }
+            OpsError::NoPins { .. } => "run `npins init` or `niv init`, or name a flake".into(),
             OpsError::NoNixShell { .. } => "name one: `igloo shell --nix REF`, as `nix develop` takes it".into(),
             OpsError::Nix(igloo_remote::NixError::Missing) => "install Nix, or put its `nix` on PATH".into(),
             OpsError::NoTemplate { .. } => "`igloo init --template list` tells what there is".into(),

@@ -40,7 +40,10 @@ pub fn fetch_project(ctx: &Context<'_>, project: &mut Project, locked: bool) -> 
     let digests: BTreeSet<Sha256> = lock.packages.iter().filter(|p| p.system == system).map(|p| p.sha256).collect();
     let digests: Vec<Sha256> = digests.into_iter().collect();
     let there = store.deb_paths(&digests)?.into_iter().flatten().count();
-    let keys: Vec<String> = lock.environments.iter().filter(|e| e.system == system).map(|e| e.key.clone()).collect();
+    let mut keys: Vec<String> =
+        lock.environments.iter().filter(|e| e.system == system).map(|e| e.key.clone()).collect();
+    // One of two sources is listed twice.
+    keys.dedup();
     let realised = environment::realise(ctx, project, &keys, locked)?;
     Ok(Summary { packages: digests.len(), fetched: digests.len() - there, environments: realised.len() })
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 
 use igloo_base::Sha256;
@@ -150,8 +150,8 @@ pub struct Activated {
 /// What is put back when a project is left.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Undo {
-    /// The directory that was put first on PATH.
-    path: PathBuf,
+    /// What was put first on PATH, with colons between directories.
+    path: String,
     /// Variables as they were before; nothing for those that there were not.
     variables: BTreeMap<String, Option<String>>,
 }
@@ -179,7 +179,7 @@ pub fn activate(ctx: &Context<'_>, directory: &Path, shell: Shell) -> Activated 
     // Left first, and then entered as from outside.
     let undo: Undo = variable(ctx, UNDO).and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
     let mut outside = undo.variables.clone();
-    if !undo.path.as_os_str().is_empty() {
+    if !undo.path.is_empty() {
         let path = variable(ctx, "PATH").unwrap_or_default();
         outside.entry("PATH".into()).or_insert_with(|| Some(without(&path, &undo.path)));
         outside.insert(UNDO.into(), None);
@@ -236,7 +236,7 @@ fn enter(
     if variables.contains_key("PATH") {
         undo.variables.insert("PATH".into(), look("PATH"));
     }
-    variables.insert("PATH".into(), format!("{}:{path}", undo.path.display()));
+    variables.insert("PATH".into(), format!("{}:{path}", undo.path));
     variables.insert("IGLOO_SHELL".into(), format!("{}:{name}", project.manifest.project.name));
     for (name, value) in &variables {
         set(text, shell, name, value);
@@ -263,9 +263,10 @@ fn seen_of(ctx: &Context<'_>, directory: &Path, id: &ProjectId) -> String {
     format!("{}:{}", id.0, &Sha256::of(&text).to_string()[..16])
 }
 
-/// A PATH without one directory, wherever the shell has put it since.
-fn without(path: &str, directory: &Path) -> String {
-    path.split(':').filter(|entry| Path::new(entry) != directory).collect::<Vec<_>>().join(":")
+/// A PATH without some directories, wherever the shell has put them since.
+fn without(path: &str, directories: &str) -> String {
+    let stays = |entry: &&str| directories.split(':').all(|own| own != *entry);
+    path.split(':').filter(stays).collect::<Vec<_>>().join(":")
 }
 
 fn is_name(text: &str) -> bool {
@@ -327,6 +328,7 @@ mod tests {
 
     #[test]
     fn leaving_takes_its_own_directory_out_of_path_and_nothing_else() {
-        assert_eq!(without("/own:/s/bin:/usr/bin:/bin", Path::new("/s/bin")), "/own:/usr/bin:/bin");
+        assert_eq!(without("/own:/s/bin:/usr/bin:/bin", "/s/bin"), "/own:/usr/bin:/bin");
+        assert_eq!(without("/s/bin:/own:/t/bin:/bin", "/s/bin:/t/bin"), "/own:/bin");
     }
 }

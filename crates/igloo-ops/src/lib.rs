@@ -18,6 +18,7 @@ pub mod image;
 pub mod init;
 pub mod lock;
 pub mod logs;
+mod nix;
 pub mod project;
 pub mod realise;
 pub mod runtime;

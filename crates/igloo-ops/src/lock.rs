@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::error::OpsError;
 use crate::fetch::FRESH;
+use crate::nix;
 use crate::project::Project;
 
 /// How to lock.
@@ -100,6 +101,9 @@ pub fn lock(ctx: &Context<'_>, project: &mut Project, options: Options) -> Resul
 pub fn update(ctx: &Context<'_>, project: &mut Project, what: &[String]) -> Result<Outcome, OpsError> {
     if let Some(lock) = project.lock()? {
         let known = |w: &String| lock.packages.iter().any(|p| p.name == *w) || lock.sources.contains_key(w);
+        if let Some(one) = what.iter().find(|w| !known(w) && lock.outputs.iter().any(|o| o.name == **w)) {
+            return Err(OpsError::MovesWithSource { what: one.clone() });
+        }
         if let Some(unknown) = what.iter().find(|w| !known(w)) {
             return Err(OpsError::NothingToUpdate { what: unknown.clone() });
         }
@@ -121,7 +125,15 @@ pub(crate) fn ensure(ctx: &Context<'_>, project: &mut Project, locked: bool) -> 
 }
 
 fn is_current(project: &Project) -> Result<bool, OpsError> {
-    Ok(project.lock()?.is_some_and(|lock| lock.request == request_digest(&project.manifest)))
+    let Some(lock) = project.lock()?.filter(|lock| lock.request == request_digest(&project.manifest)) else {
+        return Ok(false);
+    };
+    // Overlays and pins are files of the project, which the manifest only names.
+    let evaluated = lock.sources.get("nixpkgs").and_then(|source| source.flakes.first());
+    Ok(match evaluated {
+        Some(flake) => flake.files == nix::files_digest(project)?,
+        None => true,
+    })
 }
 
 fn unchanged(project: &Project) -> Result<Outcome, OpsError> {
@@ -129,9 +141,14 @@ fn unchanged(project: &Project) -> Result<Outcome, OpsError> {
     Ok(Outcome {
         written: false,
         changes: Vec::new(),
-        packages: lock.map_or(0, |l| l.packages.len()),
+        packages: lock.map_or(0, packages),
         environments: lock.map_or(0, |l| l.environments.len()),
     })
+}
+
+fn packages(lock: &Lock) -> usize {
+    let of_nix: BTreeSet<_> = lock.outputs.iter().map(|o| (&o.source, &o.name, o.system)).collect();
+    lock.packages.len() + of_nix.len()
 }
 
 /// Puts a resolved lock in place, if it differs.
@@ -144,7 +161,7 @@ pub(crate) fn accept(ctx: &Context<'_>, project: &mut Project, new: Lock) -> Res
     let empty = Lock::new(new.request);
     let old = project.lock()?.unwrap_or(&empty);
     let changes = group(Lock::diff(old, &new));
-    let (packages, environments) = (new.packages.len(), new.environments.len());
+    let (packages, environments) = (packages(&new), new.environments.len());
     let written = project.set_lock(new)?;
     Ok(Outcome { written, changes, packages, environments })
 }
@@ -154,7 +171,7 @@ fn group(changes: Vec<igloo_manifest::lock::Change>) -> Vec<Change> {
     type Versions = (String, Option<String>, Option<String>);
     let mut grouped: BTreeMap<Versions, BTreeSet<String>> = BTreeMap::new();
     for change in changes {
-        let key = (change.package, change.old.map(|v| v.to_string()), change.new.map(|v| v.to_string()));
+        let key = (change.package, change.old, change.new);
         grouped.entry(key).or_default().insert(change.environment);
     }
     grouped
@@ -179,10 +196,29 @@ pub(crate) fn resolve(ctx: &Context<'_>, project: &Project, keep: Keep<'_>, refr
     for request in project.manifest.environments() {
         by_source.entry(request.source.clone()).or_default().push(request);
     }
-    for (name, requests) in &by_source {
+    let of_nix: Vec<&EnvironmentRequest> =
+        by_source.values().flatten().filter(|r| nix::is_of_nix(project, &r.source)).collect();
+    if !of_nix.is_empty() {
+        let moves = |source: &str| match keep {
+            Keep::All => false,
+            Keep::None => true,
+            Keep::Except(what) => what.iter().any(|w| w == source),
+        };
+        nix::resolve(ctx, project, &of_nix, old, &moves, &mut lock)?;
+        if let Some(old) = old {
+            // What is known of a path is known for good.
+            lock.paths = old.paths.clone();
+        }
+        nix::learn(ctx, project, &mut lock)?;
+        nix::forget(&mut lock);
+    }
+    for (name, requests) in by_source.iter().filter(|(name, _)| !nix::is_of_nix(project, name)) {
         let debian = debian(project, name, &requests[0].key)?;
         let suites = refresh_suites(ctx, project, debian, refresh)?;
-        lock.sources.insert(name.clone(), LockedSource { suites: suites.iter().map(locked_suite).collect() });
+        lock.sources.insert(
+            name.clone(),
+            LockedSource { suites: suites.iter().map(locked_suite).collect(), flakes: Vec::new() },
+        );
         for system in &project.manifest.project.systems {
             let kept: Vec<&LockedPackage> = old
                 .iter()
@@ -197,6 +233,8 @@ pub(crate) fn resolve(ctx: &Context<'_>, project: &Project, keep: Keep<'_>, refr
             }
         }
     }
+    // As it will be read back: the environments of one key are found in the order of their sources.
+    lock.sort();
     Ok(lock)
 }
 

@@ -1,5 +1,6 @@
 //! The `nix` command: evaluates and builds for us, and tells in JSON what came of it.
 
+pub mod packages;
 pub mod reads;
 
 use std::ffi::OsString;
@@ -105,13 +106,20 @@ impl Nix {
 
     fn answer<T: DeserializeOwned>(&self, words: &[&str], output: io::Result<Output>) -> Result<T, NixError> {
         let output = output.map_err(|source| NixError::Start { program: self.program.clone(), source })?;
-        let what = || words.first().copied().unwrap_or_default().to_owned();
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let lines: Vec<&str> = said.lines().collect();
-            let said = lines[lines.len().saturating_sub(TAIL)..].join("\n");
-            return Err(NixError::Failed { what: what(), said });
+        if let Some(failure) = self.failed(words, &output) {
+            return Err(failure);
         }
-        serde_json::from_slice(&output.stdout).map_err(|source| NixError::Answer { what: what(), source })
+        let what = words.first().copied().unwrap_or_default().to_owned();
+        serde_json::from_slice(&output.stdout).map_err(|source| NixError::Answer { what, source })
+    }
+
+    fn failed(&self, words: &[&str], output: &Output) -> Option<NixError> {
+        if output.status.success() {
+            return None;
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<&str> = said.lines().collect();
+        let said = lines[lines.len().saturating_sub(TAIL)..].join("\n");
+        Some(NixError::Failed { what: words.first().copied().unwrap_or_default().to_owned(), said })
     }
 }

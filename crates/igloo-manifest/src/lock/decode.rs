@@ -10,8 +10,8 @@ use igloo_formats::deb::{MultiArch, Priority, Relations, Version};
 use igloo_formats::nix::StorePath;
 
 use super::{
-    Lock, LockError, LockedEnvironment, LockedGroup, LockedPackage, LockedSource, LockedSuite, LockedUser, VERSION,
-    scan,
+    Lock, LockError, LockedEnvironment, LockedFlake, LockedGroup, LockedOutput, LockedPackage, LockedPath,
+    LockedSource, LockedSuite, LockedUser, VERSION, scan,
 };
 use crate::error::Position;
 use crate::node::{Entry, Node, Value};
@@ -81,6 +81,8 @@ fn lock(root: &Node) -> Result<Lock> {
             }
             "environment" => lock.environments = each(entry, environment)?,
             "package" => lock.packages = each(entry, package)?,
+            "output" => lock.outputs = each(entry, output)?,
+            "path" => lock.paths = each(entry, path)?,
             "user" => lock.users = each(entry, user)?,
             "group" => lock.groups = each(entry, group)?,
             "scripts" => {
@@ -100,10 +102,93 @@ fn source(node: &Node) -> Result<LockedSource> {
     for entry in entries(node)? {
         match &*entry.key {
             "suite" => source.suites = each(entry, suite)?,
+            "flake" => source.flakes = each(entry, flake)?,
             _ => return unknown(entry),
         }
     }
     Ok(source)
+}
+
+fn flake(node: &Node) -> Result<LockedFlake> {
+    let (mut asked, mut locked) = (None, None);
+    let mut flake = LockedFlake::default();
+    for entry in entries(node)? {
+        match &*entry.key {
+            "asked" => asked = Some(text(entry)?.to_owned()),
+            "locked" => locked = Some(text(entry)?.to_owned()),
+            "revision" => flake.revision = text(entry)?.to_owned(),
+            "nar-hash" => flake.nar_hash = text(entry)?.to_owned(),
+            "files" => flake.files = Some(parsed(entry)?),
+            "caches" => flake.caches = texts(entry)?,
+            "keys" => flake.keys = texts(entry)?,
+            _ => return unknown(entry),
+        }
+    }
+    Ok(LockedFlake {
+        asked: needed(asked, "asked", &node.span)?,
+        locked: needed(locked, "locked", &node.span)?,
+        ..flake
+    })
+}
+
+fn output(node: &Node) -> Result<LockedOutput> {
+    let (mut source, mut name, mut system, mut path, mut deriver) = (None, None, None, None, None);
+    let (mut version, mut output, mut priority) = (String::new(), None, 5);
+    for entry in entries(node)? {
+        match &*entry.key {
+            "name" => name = Some(text(entry)?.to_owned()),
+            "version" => version = text(entry)?.to_owned(),
+            "source" => source = Some(text(entry)?.to_owned()),
+            "system" => system = Some(parsed(entry)?),
+            "output" => output = Some(text(entry)?.to_owned()),
+            "priority" => priority = integer(entry)?,
+            "path" => path = Some(store_path(entry)?),
+            "deriver" => deriver = Some(store_path(entry)?),
+            _ => return unknown(entry),
+        }
+    }
+    Ok(LockedOutput {
+        source: needed(source, "source", &node.span)?,
+        name: needed(name, "name", &node.span)?,
+        system: needed(system, "system", &node.span)?,
+        version,
+        output: needed(output, "output", &node.span)?,
+        priority,
+        path: needed(path, "path", &node.span)?,
+        deriver: needed(deriver, "deriver", &node.span)?,
+    })
+}
+
+fn path(node: &Node) -> Result<LockedPath> {
+    let (mut path, mut nar_hash, mut nar_size) = (None, None, None);
+    let (mut references, mut content_address, mut signatures) = (Vec::new(), None, Vec::new());
+    for entry in entries(node)? {
+        match &*entry.key {
+            "path" => path = Some(store_path(entry)?),
+            "nar-hash" => nar_hash = Some(parsed(entry)?),
+            "nar-size" => nar_size = Some(unsigned(entry)?),
+            "references" => {
+                references = list(entry)?
+                    .iter()
+                    .map(|node| match &node.value {
+                        Value::Text(text) => StorePath::parse(text).or_else(|e| bad(&node.span, e.to_string())),
+                        _ => bad(&node.span, "a reference must be a text"),
+                    })
+                    .collect::<Result<_>>()?;
+            }
+            "content-address" => content_address = Some(text(entry)?.to_owned()),
+            "signatures" => signatures = texts(entry)?,
+            _ => return unknown(entry),
+        }
+    }
+    Ok(LockedPath {
+        path: needed(path, "path", &node.span)?,
+        nar_hash: needed(nar_hash, "nar-hash", &node.span)?,
+        nar_size: needed(nar_size, "nar-size", &node.span)?,
+        references,
+        content_address,
+        signatures,
+    })
 }
 
 fn suite(node: &Node) -> Result<LockedSuite> {

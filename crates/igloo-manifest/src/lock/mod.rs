@@ -37,6 +37,10 @@ pub struct Lock {
     pub sources: BTreeMap<String, LockedSource>,
     /// The packages of all environments.
     pub packages: Vec<LockedPackage>,
+    /// What Nix's packages of all environments came to.
+    pub outputs: Vec<LockedOutput>,
+    /// The closure of these, as far as it is known.
+    pub paths: Vec<LockedPath>,
     /// Which packages each environment has.
     pub environments: Vec<LockedEnvironment>,
     /// Users, with numbers that never change.
@@ -56,6 +60,65 @@ pub struct Lock {
 pub struct LockedSource {
     /// Its suites.
     pub suites: Vec<LockedSuite>,
+    /// Its flakes, by how they are asked for.
+    pub flakes: Vec<LockedFlake>,
+}
+
+/// A flake, or another pin of Nix expressions, as it was when it was evaluated.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LockedFlake {
+    /// As asked for, `github:NixOS/nixpkgs/nixos-25.11`.
+    pub asked: String,
+    /// Where exactly that led, a reference with revision or hash.
+    pub locked: String,
+    /// Revision, if it has one.
+    pub revision: String,
+    /// Hash of its files, `sha256-…`, if that is known.
+    pub nar_hash: String,
+    /// Digest of the project's own files that the evaluation depends on: overlays, pins.
+    pub files: Option<Sha256>,
+    /// Binary caches that Nix was configured with.
+    pub caches: Vec<String>,
+    /// Public keys that Nix trusted.
+    pub keys: Vec<String>,
+}
+
+/// An output of one of Nix's packages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedOutput {
+    /// The source it is from.
+    pub source: String,
+    /// The attribute path or flake output asked for, `python312Packages.pip`.
+    pub name: String,
+    /// The system.
+    pub system: System,
+    /// The package's version, empty if it has none.
+    pub version: String,
+    /// Which output, `bin`.
+    pub output: String,
+    /// Lower wins where two have the same file.
+    pub priority: i64,
+    /// Its store path.
+    pub path: StorePath,
+    /// What builds it.
+    pub deriver: StorePath,
+}
+
+/// A path of a closure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedPath {
+    /// The path.
+    pub path: StorePath,
+    /// Digest of its archive.
+    pub nar_hash: Sha256,
+    /// Bytes of its archive.
+    pub nar_size: u64,
+    /// Paths that it names, itself included if it does.
+    pub references: Vec<StorePath>,
+    /// How it follows from its content, if it does.
+    pub content_address: Option<String>,
+    /// Signatures, `name:base64`.
+    pub signatures: Vec<String>,
 }
 
 /// A suite as it was when it was read.
@@ -213,9 +276,9 @@ pub struct Change {
     /// The package.
     pub package: String,
     /// Its version before; `None` when it was added.
-    pub old: Option<Version>,
+    pub old: Option<String>,
     /// Its version now; `None` when it was removed.
-    pub new: Option<Version>,
+    pub new: Option<String>,
 }
 
 impl Lock {
@@ -226,6 +289,8 @@ impl Lock {
             request,
             sources: BTreeMap::new(),
             packages: Vec::new(),
+            outputs: Vec::new(),
+            paths: Vec::new(),
             environments: Vec::new(),
             users: Vec::new(),
             groups: Vec::new(),
@@ -252,8 +317,17 @@ impl Lock {
     pub fn sort(&mut self) {
         for source in self.sources.values_mut() {
             source.suites.sort_by(|a, b| a.name.cmp(&b.name));
+            source.flakes.sort_by(|a, b| a.asked.cmp(&b.asked));
         }
         self.packages.sort_by(|a, b| package_order(a).cmp(&package_order(b)));
+        self.outputs.sort_by(|a, b| output_order(a).cmp(&output_order(b)));
+        self.outputs.dedup();
+        self.paths.sort_by(|a, b| a.path.cmp(&b.path));
+        self.paths.dedup_by(|a, b| a.path == b.path);
+        for path in &mut self.paths {
+            path.references.sort();
+            path.signatures.sort();
+        }
         self.environments.sort_by(|a, b| environment_order(a).cmp(&environment_order(b)));
         for environment in &mut self.environments {
             environment.roots.sort();
@@ -265,7 +339,11 @@ impl Lock {
 
     fn is_sorted(&self) -> bool {
         self.sources.values().all(|s| s.suites.is_sorted_by_key(|s| &s.name))
+            && self.sources.values().all(|s| s.flakes.is_sorted_by_key(|f| &f.asked))
             && self.packages.is_sorted_by_key(package_order)
+            && self.outputs.is_sorted_by_key(output_order)
+            && self.paths.is_sorted_by_key(|p| &p.path)
+            && self.paths.iter().all(|p| p.references.is_sorted() && p.signatures.is_sorted())
             && self.environments.is_sorted_by_key(environment_order)
             && self.environments.iter().all(|e| e.roots.is_sorted() && e.packages.is_sorted_by_key(member_order))
             && self.users.is_sorted_by_key(|u| (u.uid, &u.name))
@@ -297,6 +375,12 @@ impl Lock {
         self.environments.iter().filter(move |e| e.key == key && e.system == system)
     }
 
+    /// What Nix's packages of an environment came to.
+    pub fn outputs_of(&self, environment: &LockedEnvironment) -> impl Iterator<Item = &LockedOutput> {
+        let (source, system, roots) = (&environment.source, environment.system, &environment.roots);
+        self.outputs.iter().filter(move |o| o.source == *source && o.system == system && roots.contains(&o.name))
+    }
+
     /// The packages of an environment, in its order; those that the lock lacks are left out, [`Lock::verify`] tells.
     pub fn members(&self, environment: &LockedEnvironment) -> Vec<&LockedPackage> {
         let of_source =
@@ -311,6 +395,10 @@ impl Lock {
 /// The order of packages in the file. Versions by their text: it decides only about order, and is never equal.
 fn package_order(package: &LockedPackage) -> (&str, &str, System, &str) {
     (&package.source, &package.name, package.system, package.version.as_str())
+}
+
+fn output_order(output: &LockedOutput) -> (&str, &str, System, &str) {
+    (&output.source, &output.name, output.system, &output.output)
 }
 
 fn environment_order(environment: &LockedEnvironment) -> (&str, System, &str) {

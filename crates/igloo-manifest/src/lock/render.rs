@@ -4,7 +4,7 @@ use std::fmt::{Display, Write};
 
 use igloo_formats::deb::{MultiArch, Priority, Relations};
 
-use super::{Lock, LockedEnvironment, LockedPackage, LockedSuite};
+use super::{Lock, LockedEnvironment, LockedFlake, LockedOutput, LockedPackage, LockedPath, LockedSuite};
 
 const HEAD: &str = "\
 # Written by igloo; keep it under version control. To change it, edit igloo.toml and run `igloo lock`.
@@ -31,6 +31,10 @@ pub(super) fn render(lock: &Lock) -> String {
             out.header(format_args!("[[source.{name}.suite]]"));
             self::suite(&mut out, suite);
         }
+        for flake in &source.flakes {
+            out.header(format_args!("[[source.{name}.flake]]"));
+            self::flake(&mut out, flake);
+        }
     }
     for environment in &lock.environments {
         out.header("[[environment]]");
@@ -39,6 +43,14 @@ pub(super) fn render(lock: &Lock) -> String {
     for package in &lock.packages {
         out.header("[[package]]");
         self::package(&mut out, package);
+    }
+    for output in &lock.outputs {
+        out.header("[[output]]");
+        self::output(&mut out, output);
+    }
+    for path in &lock.paths {
+        out.header("[[path]]");
+        self::path(&mut out, path);
     }
     for user in &lock.users {
         out.header("[[user]]");
@@ -78,6 +90,46 @@ fn suite(out: &mut Out, suite: &LockedSuite) {
     out.text("release", suite.release);
     out.texts("signers", &suite.signers);
     out.texts("components", &suite.components);
+}
+
+fn flake(out: &mut Out, flake: &LockedFlake) {
+    out.text("asked", &flake.asked);
+    out.text("locked", &flake.locked);
+    if !flake.revision.is_empty() {
+        out.text("revision", &flake.revision);
+    }
+    if !flake.nar_hash.is_empty() {
+        out.text("nar-hash", &flake.nar_hash);
+    }
+    if let Some(files) = flake.files {
+        out.text("files", files);
+    }
+    out.texts("caches", &flake.caches);
+    out.texts("keys", &flake.keys);
+}
+
+fn output(out: &mut Out, output: &LockedOutput) {
+    out.text("name", &output.name);
+    out.text("version", &output.version);
+    out.text("source", &output.source);
+    out.text("system", output.system);
+    out.text("output", &output.output);
+    out.number("priority", output.priority);
+    out.text("path", &output.path);
+    out.text("deriver", &output.deriver);
+}
+
+fn path(out: &mut Out, path: &LockedPath) {
+    out.text("path", &path.path);
+    out.text("nar-hash", path.nar_hash);
+    out.number("nar-size", path.nar_size);
+    out.texts("references", &path.references.iter().map(ToString::to_string).collect::<Vec<_>>());
+    if let Some(content_address) = &path.content_address {
+        out.text("content-address", content_address);
+    }
+    if !path.signatures.is_empty() {
+        out.texts("signatures", &path.signatures);
+    }
 }
 
 fn environment(out: &mut Out, environment: &LockedEnvironment) {

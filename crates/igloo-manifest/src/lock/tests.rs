@@ -49,7 +49,7 @@ fn small() -> Lock {
         signers: vec!["4CB50190207B4758A3F73A796ED0E7B82643E131".into()],
         components: vec!["main".into()],
     };
-    lock.sources.insert("debian".into(), LockedSource { suites: vec![suite] });
+    lock.sources.insert("debian".into(), LockedSource { suites: vec![suite], flakes: Vec::new() });
     let mut libc = package("libc6", "2.36-9+deb12u14", "");
     libc.multi_arch = MultiArch::Same;
     libc.conflicts = relations("locales (<< 2.36)");
@@ -282,17 +282,84 @@ fn what_changed() {
     new.environments[0].packages = vec![("bash".into(), version("5.3-1")), ("dash".into(), version("0.5"))];
     let changes: Vec<String> = Lock::diff(&old, &new)
         .into_iter()
-        .map(|c| format!("{} {} {:?} -> {:?}", c.environment, c.package, c.old, c.new))
+        .map(|c| {
+            let text = |version: Option<String>| version.unwrap_or_else(|| "none".to_owned());
+            format!("{} {} {} -> {}", c.environment, c.package, text(c.old), text(c.new))
+        })
         .collect();
     assert_eq!(
         changes,
         [
-            "shells.default bash Some(5.2.15-2+b13) -> Some(5.3-1)",
-            "shells.default dash None -> Some(0.5)",
-            "shells.default libc6 Some(2.36-9+deb12u14) -> None",
+            "shells.default bash 5.2.15-2+b13 -> 5.3-1",
+            "shells.default dash none -> 0.5",
+            "shells.default libc6 2.36-9+deb12u14 -> none",
         ]
     );
     assert_eq!(Lock::diff(&old, &old), []);
+}
+
+/// A small lock with a package of Nix's.
+fn of_nix() -> Lock {
+    let mut lock = small();
+    let path = |name: &str| StorePath::parse(&format!("{}-{name}", "0".repeat(32))).unwrap();
+    let flake = LockedFlake {
+        asked: "github:a/b".into(),
+        locked: "github:a/b/0123".into(),
+        revision: "0123".into(),
+        nar_hash: "sha256-x".into(),
+        files: Some(Sha256([7; 32])),
+        caches: vec!["https://cache.example".into()],
+        keys: vec!["k:x".into()],
+    };
+    lock.sources.insert("nixpkgs".into(), LockedSource { suites: Vec::new(), flakes: vec![flake] });
+    lock.environments.push(LockedEnvironment {
+        key: "shells.default".into(),
+        system: System::X86_64Linux,
+        source: "nixpkgs".into(),
+        roots: vec!["jq".into()],
+        packages: Vec::new(),
+        why: Default::default(),
+    });
+    lock.outputs.push(LockedOutput {
+        source: "nixpkgs".into(),
+        name: "jq".into(),
+        system: System::X86_64Linux,
+        version: "1.7".into(),
+        output: "bin".into(),
+        priority: -3,
+        path: path("jq-1.7-bin"),
+        deriver: path("jq-1.7.drv"),
+    });
+    lock.paths.push(LockedPath {
+        path: path("jq-1.7-bin"),
+        nar_hash: Sha256([9; 32]),
+        nar_size: 120,
+        references: vec![path("jq-1.7-bin")],
+        content_address: None,
+        signatures: vec!["k:y".into()],
+    });
+    lock.sort();
+    lock
+}
+
+#[test]
+fn packages_of_nix_are_read_back_and_their_closures_are_whole() {
+    let lock = of_nix();
+    assert_eq!(Lock::parse(&lock.render(), Path::new("igloo.lock")).unwrap(), lock);
+    assert_eq!(lock.verify(), Ok(()));
+    let mut broken = lock.clone();
+    broken.paths[0].references.push(StorePath::parse(&format!("{}-libc", "1".repeat(32))).unwrap());
+    broken.environments.iter_mut().for_each(|e| e.roots.push("yq".into()));
+    let problems: Vec<String> = broken.verify().unwrap_err().iter().map(|p| p.message.clone()).collect();
+    assert!(problems.iter().any(|p| p.contains("-libc`, which is not among the paths")), "{problems:?}");
+    assert!(problems.iter().any(|p| p.contains("`yq` was asked for and is not there")), "{problems:?}");
+    // Another build of the same version is a change, and told by what it is.
+    let mut rebuilt = lock.clone();
+    rebuilt.outputs[0].path = StorePath::parse(&format!("{}-jq-1.7-bin", "1".repeat(32))).unwrap();
+    let changes = Lock::diff(&lock, &rebuilt);
+    assert_eq!(changes.len(), 1);
+    assert_eq!(changes[0].old.as_deref(), Some("1.7@00000000"));
+    assert_eq!(changes[0].new.as_deref(), Some("1.7@11111111"));
 }
 
 /// A value as text, without its place, keys sorted.

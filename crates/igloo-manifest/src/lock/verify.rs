@@ -9,6 +9,7 @@ pub(super) fn verify(lock: &Lock) -> Result<(), Vec<Problem>> {
     let mut problems = Vec::new();
     packages(lock, &mut problems);
     identities(lock, &mut problems);
+    closures(lock, &mut problems);
     let mut seen = HashSet::new();
     for environment in &lock.environments {
         let label = format!("{} on {}", environment.key, environment.system);
@@ -68,7 +69,27 @@ fn identities(lock: &Lock, problems: &mut Vec<Problem>) {
     }
 }
 
+/// What is known of closures is whole: a path that is listed has all its references listed.
+fn closures(lock: &Lock, problems: &mut Vec<Problem>) {
+    let mut report = |message| problems.push(Problem { environment: None, message });
+    let known: HashSet<_> = lock.paths.iter().map(|p| &p.path).collect();
+    for path in &lock.paths {
+        for missing in path.references.iter().filter(|r| !known.contains(r)) {
+            report(format!("`{}` refers to `{missing}`, which is not among the paths", path.path));
+        }
+    }
+    for output in lock.outputs.iter().filter(|o| !lock.sources.contains_key(&o.source)) {
+        report(format!("`{}` is from `{}`, which is not among the sources", output.name, output.source));
+    }
+}
+
 fn members(lock: &Lock, environment: &LockedEnvironment, messages: &mut Vec<String>) {
+    if environment.packages.is_empty() && lock.sources.get(&environment.source).is_some_and(|s| !s.flakes.is_empty()) {
+        let has = |root: &String| lock.outputs_of(environment).any(|o| o.name == *root);
+        let absent = environment.roots.iter().filter(|root| !has(root));
+        messages.extend(absent.map(|root| format!("`{root}` was asked for and is not there")));
+        return;
+    }
     let packages = lock.members(environment);
     if packages.len() != environment.packages.len() {
         for (name, version) in &environment.packages {

@@ -242,7 +242,33 @@ fn nixpkgs(cx: &mut Context, entry: &Entry) -> Option<Nixpkgs> {
     let overlays = fields.get("overlays").map(|node| cx.texts("overlays", node)).unwrap_or_default();
     let overlays = overlays.into_iter().filter_map(|(text, node)| cx.good(node, words::inner_path(text))).collect();
     let allow_unfree = fields.flag(cx, "allow-unfree").unwrap_or(false);
-    Some(Nixpkgs { flake: flake?, overlays, allow_unfree })
+    let mut words = |name, check: fn(&str) -> Result<(), words::BadText>| -> Vec<String> {
+        let all = fields.get(name).map(|node| cx.texts(name, node)).unwrap_or_default();
+        all.into_iter().filter_map(|(text, node)| cx.good(node, check(text).map(|()| text.to_owned()))).collect()
+    };
+    let permitted_insecure = words("permitted-insecure", |text| {
+        plain(text, "the name of a package with its version", "as Nix says it: `openssl-1.1.1w`")
+    });
+    let caches = words("caches", |text| match text.contains("://") {
+        true => plain(text, "the address of a cache", "it has no spaces"),
+        false => Err(words::BadText::new(
+            format!("`{text}` is no address of a cache"),
+            "it begins with `https://`, `http://`, `file://` or `s3://`",
+        )),
+    });
+    let trusted_keys = words("trusted-keys", |text| match text.split_once(':') {
+        Some((name, key)) if !name.is_empty() && key.len() == 44 => plain(text, "a key", "`name:base64`"),
+        _ => Err(words::BadText::new(format!("`{text}` is no public key"), "it is `name:` and 44 letters of base64")),
+    });
+    Some(Nixpkgs { flake: flake?, overlays, allow_unfree, permitted_insecure, caches, trusted_keys })
+}
+
+/// A word without spaces, as a line of a digest and a text of Nix's may hold.
+fn plain(text: &str, what: &str, help: &str) -> Result<(), words::BadText> {
+    match text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        false => Ok(()),
+        true => Err(words::BadText::new(format!("`{text}` is not {what}"), help)),
+    }
 }
 
 fn shell(cx: &mut Context, entry: &Entry) -> Option<Shell> {

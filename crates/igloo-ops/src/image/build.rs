@@ -139,6 +139,9 @@ fn specs(
         let Some(lock) = project.lock()? else { return Err(OpsError::LockStale) };
         let created = created(lock);
         for (name, key) in names.iter().zip(&keys) {
+            if let Some(of_nix) = lock.environment(key, *system).find(|e| lock.outputs_of(e).next().is_some()) {
+                return Err(OpsError::NixInImage { image: name.clone(), source_name: of_nix.source.clone() });
+            }
             let image = &project.manifest.images[name];
             let environment = &environments[key];
             let content = project.manifest.image_content(name).unwrap_or_default();

@@ -99,7 +99,7 @@ fn container(
         env: env.into_iter().collect(),
         workdir: declared.content.workdir.clone().unwrap_or_else(|| "/".into()),
         user: User { uid: user.uid, gid: user.gid, groups: user.groups.clone(), home: user.home },
-        mounts: declared.volumes.iter().map(|v| mount(ctx, project, v)).collect(),
+        mounts: nix_store(realised).chain(declared.volumes.iter().map(|v| mount(ctx, project, v))).collect(),
         address: addresses.get(name).copied(),
         prefix: subnet.prefix,
         gateway: Some(subnet.address),
@@ -109,6 +109,15 @@ fn container(
         nofile: None,
         read_only: false,
         terminal: None,
+    })
+}
+
+/// Where Nix's packages say that they are.
+fn nix_store(realised: &Realised) -> impl Iterator<Item = Mount> {
+    realised.profile.iter().map(|profile| Mount {
+        kind: MountKind::Bind { source: profile.store.clone() },
+        target: "/nix/store".to_owned(),
+        read_only: true,
     })
 }
 

@@ -19,7 +19,7 @@ use igloo_manifest::resolve::WHY_BASE;
 
 use super::{Kept, Kind};
 use crate::context::Context;
-use crate::environment::locked_environment;
+use crate::environment::{Realised, locked_environment};
 use crate::error::OpsError;
 use crate::project::Project;
 
@@ -32,7 +32,7 @@ pub(super) fn shims(
     project: &Project,
     name: &str,
     kept: &Kept,
-    environment: &Environment,
+    realised: &Realised,
 ) -> Result<PathBuf, OpsError> {
     let base = ctx.dirs.project_state(&project.id).join("shims");
     let directory = base.join(format!("{name}-{}", &kept.key[..12]));
@@ -45,7 +45,12 @@ pub(super) fn shims(
     let bin = temporary.join("bin");
     create_dirs(&bin)?;
     let spec = directory.join("spec.json");
-    for command in commands(project, name, environment)? {
+    let mut commands = commands(project, name, &realised.environment)?;
+    // Nix's, if they are not at their own paths on this machine.
+    if let Some(profile) = realised.profile.as_ref().filter(|_| kept.bins.is_empty()) {
+        commands.extend(["usr/local/bin", "usr/local/sbin"].iter().flat_map(|bin| list(&profile.data.join(bin))));
+    }
+    for command in commands {
         let shim = bin.join(&command);
         let text = format!(
             "#!/bin/sh\nexec {} __enter {} {} \"$@\"\n",
@@ -70,6 +75,29 @@ pub(super) fn shims(
         }
     }
     Ok(directory.join("bin"))
+}
+
+/// Directories of the commands of Nix's packages, if this machine has the packages at their own paths and its Nix promises to
+/// keep them; else none, and they are entered like Debian's.
+pub(super) fn bins(
+    ctx: &Context<'_>,
+    project: &Project,
+    name: &str,
+    profile: &crate::nix::Profile,
+) -> Result<Vec<PathBuf>, OpsError> {
+    let on_host = ctx.nix.host_store.as_deref() == Some(Path::new("/"));
+    if !on_host || !profile.outputs.iter().all(|path| Path::new(&path.full()).exists()) {
+        return Ok(Vec::new());
+    }
+    let roots = ctx.dirs.project_state(&project.id).join("nix-roots");
+    create_dirs(&roots)?;
+    let full: Vec<String> = profile.outputs.iter().map(|path| path.full()).collect();
+    let kept = igloo_remote::Nix::find(&ctx.caller.environment)
+        .and_then(|nix| nix.keep(&project.directory, &full, &roots.join(name)));
+    match kept {
+        Ok(()) => Ok(profile.bins.iter().map(PathBuf::from).collect()),
+        Err(_) => Ok(Vec::new()),
+    }
 }
 
 /// Names of the commands of every package that isn't there only because of the base.
@@ -159,7 +187,7 @@ pub(super) fn kind(ctx: &Context<'_>, kept: &Kept, command: &[String], directory
         return Ok(Kind::Enter(Box::new(spec(ctx, kept, command.iter().map(Into::into).collect(), directory))));
     }
     let path = variable(ctx, "PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-    let path = format!("{}:{path}", shims.display());
+    let path = format!("{}:{path}", kept.path());
     let mut process = match command {
         [] => {
             let shell = ctx.caller.shell.clone().unwrap_or_else(|| "/bin/sh".into());

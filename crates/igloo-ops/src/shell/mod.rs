@@ -70,12 +70,26 @@ struct Kept {
     hook: Option<String>,
     /// Directory of shims, for isolation `host`.
     shims: Option<PathBuf>,
+    /// What is to be seen at `/nix/store`.
+    #[serde(default)]
+    store: Option<PathBuf>,
+    /// Directories of Nix's commands that this machine has at their own paths, for isolation `host`.
+    #[serde(default)]
+    bins: Vec<PathBuf>,
     /// The home of isolation `pure` and `container`.
     home: PathBuf,
     /// The project's directory, or where an ad hoc command starts.
     project: PathBuf,
     /// Its name, for the prompt.
     name: String,
+}
+
+impl Kept {
+    /// What comes first on PATH at isolation `host`.
+    fn path(&self) -> String {
+        let all = self.shims.iter().chain(&self.bins).map(|directory| directory.display().to_string());
+        all.collect::<Vec<_>>().join(":")
+    }
 }
 
 /// A shell ready to be entered; entering replaces this process.
@@ -180,7 +194,7 @@ pub fn default_suite(ctx: &Context<'_>, directory: &Path) -> Result<String, OpsE
 /// What is kept of a shell; made anew when manifest, lock or igloo changed.
 fn keep(ctx: &Context<'_>, project: &mut Project, name: &str, locked: bool) -> Result<Kept, OpsError> {
     let file = ctx.dirs.project_state(&project.id).join("shells").join(format!("{name}.json"));
-    let key = key(ctx, project);
+    let key = key(ctx, project)?;
     if let Some(kept) = read_optional(&file)?.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok())
         && kept.key == key
         && kept.lowers.first().is_some_and(|top| top.exists())
@@ -196,12 +210,19 @@ fn keep(ctx: &Context<'_>, project: &mut Project, name: &str, locked: bool) -> R
     declared.extend(shell.content.env.clone());
     let mut kept = Kept {
         // Realising may have completed the lock.
-        key: self::key(ctx, project),
+        key: self::key(ctx, project)?,
         lowers: realised.lowers(),
         declared,
         env: shell.content.env.clone(),
         hook: shell.hook.clone(),
         shims: None,
+        store: realised.profile.as_ref().map(|profile| profile.store.clone()),
+        bins: realised
+            .profile
+            .as_ref()
+            .map(|profile| host::bins(ctx, project, name, profile))
+            .transpose()?
+            .unwrap_or_default(),
         home: state.join("home"),
         project: project.directory.clone(),
         name: project.manifest.project.name.clone(),
@@ -210,21 +231,24 @@ fn keep(ctx: &Context<'_>, project: &mut Project, name: &str, locked: bool) -> R
     if let Some(parent) = file.parent() {
         create_private_dir(parent)?;
     }
-    kept.shims = Some(host::shims(ctx, project, name, &kept, &realised.environment)?);
+    kept.shims = Some(host::shims(ctx, project, name, &kept, realised)?);
     write_atomic(&file, &serde_json::to_vec(&kept).map_err(OpsError::Json)?)?;
     Ok(kept)
 }
 
-fn key(ctx: &Context<'_>, project: &Project) -> String {
+/// Names what a shell is prepared from.
+fn key(ctx: &Context<'_>, project: &Project) -> Result<String, OpsError> {
     let text = format!(
-        "{}\0{}\0{}\0{}\0{}",
+        "{}\0{}\0{}\0{}\0{}\0{:?}",
         env!("CARGO_PKG_VERSION"),
         igloo_env::TRIGGERS,
         ctx.exe.display(),
         project.text,
-        project.lock_text().unwrap_or_default()
+        project.lock_text().unwrap_or_default(),
+        // Overlays and pins, which the manifest only names.
+        crate::nix::files_digest(project)?
     );
-    Sha256::of(text.as_bytes()).to_string()
+    Ok(Sha256::of(text.as_bytes()).to_string())
 }
 
 fn finish(
@@ -294,7 +318,11 @@ fn spec(
         project_dir: kept.project.clone(),
         workdir: directory.to_owned(),
         args,
-        binds: Vec::new(),
+        binds: kept
+            .store
+            .iter()
+            .map(|store| enter::Bind { source: store.clone(), target: "/nix/store".into(), read_only: true })
+            .collect(),
         hostname: kept.name.clone(),
         network: true,
     }
@@ -302,8 +330,8 @@ fn spec(
 
 /// What a hook needs to know of a shell.
 pub struct Activation {
-    /// The directory of shims.
-    pub path: PathBuf,
+    /// Directories that come first on PATH, with colons between them.
+    pub path: String,
     /// The manifest's variables.
     pub env: BTreeMap<String, String>,
 }
@@ -319,7 +347,7 @@ pub(crate) fn activation(
         return Ok(None);
     }
     let kept = keep(ctx, project, name, true)?;
-    Ok(kept.shims.map(|path| Activation { path, env: kept.env }))
+    Ok(Some(Activation { path: kept.path(), env: kept.env }))
 }
 
 /// A shim was called: runs a program of a kept shell, seeing the machine's files.

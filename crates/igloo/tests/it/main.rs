@@ -13,6 +13,7 @@ mod init;
 mod ladder;
 mod lock;
 mod nix_shell;
+mod nixpkgs;
 mod ping;
 mod recovery;
 mod registry;

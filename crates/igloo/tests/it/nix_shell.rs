@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use crate::world::{Person, people};
 
 /// Nix can put store objects where their names say they are.
-fn nix_works() -> bool {
+pub fn nix_works() -> bool {
     let can_write = rustix::process::geteuid().is_root() && Path::new("/nix/store").exists();
     let is_there = Command::new("nix").arg("--version").output().is_ok_and(|o| o.status.success());
     if !(can_write && is_there) {
@@ -16,7 +16,7 @@ fn nix_works() -> bool {
     can_write && is_there
 }
 
-fn set() -> PathBuf {
+pub fn set() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/nixpkgs").canonicalize().expect("tests/nixpkgs")
 }
 
