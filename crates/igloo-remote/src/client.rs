@@ -188,7 +188,8 @@ fn call(
     }
     let mut config = agent.configure_request(request).timeout_recv_body(whole);
     if answer.is_some() {
-        config = config.timeout_recv_response(answer);
+        // Each single read is limited, too, that of the answer's first byte as well.
+        config = config.timeout_recv_response(answer).timeout_per_read(answer);
     }
     agent.run(config.build())
 }

@@ -405,6 +405,14 @@ fn is_timeout(error: &RemoteError) -> bool {
     }
 }
 
+/// Whether a registry took a request and did not begin to answer it.
+pub(super) fn is_silence(error: &RegistryError) -> bool {
+    use ureq::Timeout::{PerRead, RecvResponse};
+    let RegistryError::Connection { source, .. } = error else { return false };
+    let RemoteError::Transport { source, .. } = &**source else { return false };
+    matches!(**source, ureq::Error::Timeout(RecvResponse | PerRead))
+}
+
 /// Failures that a server speaking TLS has with plain HTTP.
 fn is_confused(error: &RemoteError) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};

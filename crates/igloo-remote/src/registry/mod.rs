@@ -56,6 +56,8 @@ pub struct RegistryConfig {
     pub user_agent: String,
     /// The longest silence that is waited through, and the time a document may take.
     pub patience: Duration,
+    /// How long it is waited for an image that a registry may be making while we ask, in several attempts.
+    pub making: Duration,
     /// The longest pause that a registry may ask for before we give up instead.
     pub longest_pause: Duration,
 }
@@ -69,6 +71,7 @@ impl Default for RegistryConfig {
             certs: None,
             user_agent: concat!("igloo/", env!("CARGO_PKG_VERSION")).to_owned(),
             patience: Duration::from_secs(30),
+            making: Duration::from_secs(300),
             longest_pause: Duration::from_secs(60),
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use igloo_base::{Reporter, Task, Unit};
 use igloo_formats::oci::{
@@ -11,6 +12,7 @@ use igloo_formats::oci::{
 
 use super::Registry;
 use super::auth::Scope;
+use super::call::is_silence;
 use super::error::{RegistryError, clean};
 use super::read::{Fetched, named};
 use crate::apt::parallel;
@@ -80,7 +82,7 @@ pub fn pull(
     let name = reference.repository.as_str();
     let scope = Scope::pull(name);
     let what = named(name, &reference.selector());
-    let top = registry.fetch(name, &reference.selector(), &scope)?;
+    let top = await_made(registry, reference, &scope, reporter)?;
     let descriptor = top.descriptor.clone();
     let mut walk = Walk {
         registry,
@@ -105,6 +107,30 @@ pub fn pull(
         stored.map_err(|source| RegistryError::sink(&fetched.descriptor, source))?;
     }
     Ok(pulled)
+}
+
+/// What a reference names. A registry may make images when they are asked for, and be silent meanwhile: it is asked
+/// again, on a connection of its own each time, so that one that is gone is found out at once.
+fn await_made(
+    registry: &Registry,
+    reference: &Reference,
+    scope: &Scope,
+    reporter: &dyn Reporter,
+) -> Result<Fetched, RegistryError> {
+    let (name, select) = (reference.repository.as_str(), reference.selector());
+    let began = Instant::now();
+    let mut task = None;
+    loop {
+        match registry.fetch(name, &select, scope) {
+            Err(error) if is_silence(&error) && began.elapsed() < registry.config().making => {
+                task.get_or_insert_with(|| {
+                    let what = format!("wait for {}, which may be making {}", registry.host(), named(name, &select));
+                    Task::start(reporter, what, None, Unit::Items)
+                });
+            }
+            other => return other,
+        }
+    }
 }
 
 /// What is found on the way through indexes.

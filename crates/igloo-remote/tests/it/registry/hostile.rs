@@ -15,7 +15,11 @@ use super::{Memory, image, layer, noise, registry, settings, with_login};
 
 /// Does not wait for those who are silent.
 pub(super) fn hasty(host: &str) -> Registry {
-    Registry::new(RegistryConfig { patience: Duration::from_millis(300), ..settings() }, host).unwrap()
+    Registry::new(
+        RegistryConfig { patience: Duration::from_millis(300), making: Duration::from_millis(1500), ..settings() },
+        host,
+    )
+    .unwrap()
 }
 
 pub(super) fn blob_of(content: &[u8]) -> Descriptor {
@@ -206,6 +210,40 @@ fn silence_and_trickles_end() {
     let head = trickle("HTTP/1.1 200 OK\r\nX-Long: ");
     let error = manifest(&hasty(&head.host), "x").unwrap_err();
     assert!(matches!(error, RegistryError::Connection { .. }), "{}", told(&head, &error));
+}
+
+#[test]
+fn an_image_that_is_made_while_we_ask() {
+    let image = image("amd64", &[layer(1, 1000)]);
+    // What it consists of is there already.
+    let sink = Memory::default();
+    sink.blobs.lock().unwrap().extend(image.blobs.iter().map(|(blob, _)| (blob.digest, Vec::new())));
+    let bytes = image.top.1.clone();
+    let began = std::time::Instant::now();
+    let server = Server::start(move |_: &Seen| match began.elapsed() < Duration::from_millis(900) {
+        // Silent, and the connection stays.
+        true => Answer::raw(|_| {
+            std::thread::sleep(Duration::from_secs(2));
+            Ok(())
+        }),
+        false => Answer::manifest(media::MANIFEST, &bytes),
+    });
+    let reference: Reference = format!("{}/a:latest", server.host).parse().unwrap();
+    pull(&hasty(&server.host), &reference, &Choice::All, &sink, &Silent).unwrap();
+    assert!(server.count("GET", "/manifests/latest") > 2);
+
+    // One that never does is given up, and one that goes away is found out before.
+    let server = Server::start(|_: &Seen| {
+        Answer::raw(|_| {
+            std::thread::sleep(Duration::from_secs(20));
+            Ok(())
+        })
+    });
+    let reference: Reference = format!("{}/a:latest", server.host).parse().unwrap();
+    let began = std::time::Instant::now();
+    let error = pull(&hasty(&server.host), &reference, &Choice::All, &sink, &Silent).unwrap_err();
+    assert!(told(&server, &error).contains("timeout"), "{error}");
+    assert!(began.elapsed() > Duration::from_millis(1500) && began.elapsed() < Duration::from_secs(10));
 }
 
 #[test]
