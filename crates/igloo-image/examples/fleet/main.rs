@@ -2,7 +2,7 @@
 //!
 //!     cargo run --release -p igloo-image --example fleet -- bench/fleets.txt [FLEET ...]
 //!
-//! With `--builtin` it writes the plan of all fleets together, which igloo ships as `data/builtin.txt`.
+//! With `--builtin FILE ...` it writes the plan of all fleets together, which igloo ships as `data/builtin.txt`.
 
 mod data;
 mod peers;
@@ -20,12 +20,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let path = words.next().ok_or("usage: fleet FILE [FLEET ...]")?;
     let chosen: Vec<String> = words.collect();
     let mut out = std::io::stdout().lock();
-    let (fleets, depends) = data::read(&std::fs::read_to_string(&path)?)?;
-    if chosen == ["--builtin"] {
-        let images: Vec<FleetImage> = fleets.iter().flat_map(|fleet| fleet.images(Revision::First)).collect();
+    if path == "--builtin" {
+        let mut images: Vec<FleetImage> = Vec::new();
+        for path in chosen {
+            let (fleets, _) = data::read(&std::fs::read_to_string(&path)?)?;
+            images.extend(fleets.iter().flat_map(|fleet| fleet.images(Revision::First)));
+        }
         out.write_all(Plan::fleet(&images, &Prior::shipped(), None).render_short().as_bytes())?;
         return Ok(());
     }
+    let (fleets, depends) = data::read(&std::fs::read_to_string(&path)?)?;
     for fleet in &fleets {
         if !chosen.is_empty() && !chosen.contains(&fleet.name) {
             continue;

@@ -7,7 +7,7 @@ use super::{Group, Layer, Plan};
 impl Plan {
     /// What is used when a project has no plan file, so that projects that never met have layers in common.
     ///
-    /// It is the plan of the fleets of bench/fleets.txt, 64 images of many kinds, made by [`Plan::fleet`] with
+    /// It is the plan of the fleets of bench/fleets.txt and bench/fleets-trixie.txt, 64 images of many kinds in two releases, made by [`Plan::fleet`] with
     /// [`Prior::shipped`](super::Prior::shipped); it names no images. `bench/fleet --builtin` writes it anew.
     pub fn builtin() -> Plan {
         static BUILTIN: OnceLock<Plan> = OnceLock::new();

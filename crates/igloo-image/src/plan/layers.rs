@@ -1,16 +1,22 @@
 //! From a plan to the layers of one image.
 //!
-//! An image of the fleet, or one that differs from it by little, keeps that image's layers in their order; what it has
-//! more goes on top, so that everything below stays as hosts hold it. An image that the plan doesn't know takes the
-//! largest layer of each group that fits. What no layer of the plan covers is cut by [`rest`].
+//! An image of the fleet keeps its layers. For any other there are several ways to stack the layers of the plan: those of
+//! an image that it is like, with what it has more on top; all in the plan's order; as far as possible like one image, then
+//! like another. Of these the one is taken that leaves a host that holds the fleet the least to pull and to unpack. What
+//! no layer of the plan covers is cut by [`rest`] and lies on top.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::model::mix;
 use super::rest;
 use super::{FleetImage, FleetPackage, MOST_LAYERS, Plan, PlannedLayer};
 
-/// An image counts as known if it and an image of the plan have all but one in so many packages in common.
-const ALIKE: usize = 4;
+/// Unpacked bytes that are not worth a layer of their own only because another image has them so.
+const DUST: u64 = 300_000;
+/// Images of a plan that are tried as models, those that the image is most like.
+const MODELS: usize = 32;
+/// What a pulled byte weighs against an unpacked one.
+const PULLED: u64 = 4;
 
 impl Plan {
     /// The layers of an image, bottom first: every package in exactly one, none empty, at most [`MOST_LAYERS`].
@@ -20,99 +26,178 @@ impl Plan {
         for (index, package) in image.packages.iter().enumerate() {
             at.entry(&package.name).or_insert(index);
         }
-        let mut cut = Cut { at, taken: vec![false; image.packages.len()], layers: Vec::new() };
-        if let Some(known) = self.nearest(&cut.at) {
-            for group in &self.groups {
-                for (index, layer) in group.layers.iter().enumerate() {
-                    // One place is kept for what the plan doesn't cover.
-                    if cut.layers.len() < MOST_LAYERS - 1 && layer.images.iter().any(|name| name == known) {
-                        cut.take(&group.name, index, &layer.packages);
-                    }
-                }
+        let table = Table::new(self, &at);
+        let models = table.nearest(at.len());
+        let mut best: Option<(u64, Stack)> = None;
+        for way in table.ways(&models) {
+            let stack = table.stack(image, &way);
+            let cost = table.cost(image, &stack);
+            if best.as_ref().is_none_or(|(least, _)| cost < *least) {
+                best = Some((cost, stack));
+            }
+            // Nothing is cheaper than nothing.
+            if cost == 0 {
+                break;
             }
         }
-        self.more(&mut cut, image);
-        let Cut { taken, mut layers, .. } = cut;
+        let mut taken = vec![false; image.packages.len()];
+        let mut layers = Vec::new();
+        for index in best.map(|(_, stack)| stack).unwrap_or_default() {
+            let layer = &table.layers[index];
+            let Some(packages) = &layer.packages else { continue };
+            packages.iter().for_each(|at| taken[*at] = true);
+            let group = &self.groups[layer.group];
+            layers.push(PlannedLayer { name: layer_name(&group.name, layer.index), packages: packages.clone() });
+        }
         let left: Vec<usize> = (0..image.packages.len()).filter(|at| !taken[*at]).collect();
         let room = MOST_LAYERS.saturating_sub(layers.len()).max(1);
         rest::cut(image, left, room, &mut layers);
         layers
     }
+}
 
-    /// Takes further layers of the plan that fit, in the plan's order; the largest ones if there isn't room for all.
-    fn more(&self, cut: &mut Cut, image: &FleetImage) {
-        let start = cut.layers.len();
-        for group in &self.groups {
-            for (index, layer) in group.layers.iter().enumerate() {
-                cut.take(&group.name, index, &layer.packages);
+/// Layers of the table, bottom first.
+type Stack = Vec<usize>;
+
+/// Layers to try, in this order, each with whether it stays however small it is.
+type Way = Vec<(usize, bool)>;
+
+/// All layers of a plan as one image sees them, in the plan's order.
+struct Table<'a> {
+    layers: Vec<Seen>,
+    /// The images of the plan, by name: what layers they have.
+    images: Vec<(&'a str, Stack)>,
+    /// Every layer of these with what lies below it.
+    chains: HashSet<u64>,
+}
+
+struct Seen {
+    group: usize,
+    /// Its place in the group.
+    index: usize,
+    /// Where its packages are in the image, if that has all of them.
+    packages: Option<Vec<usize>>,
+    /// How many packages it has, and how many of them the image has, too.
+    counts: (usize, usize),
+    /// Whether an image of the plan has it.
+    held: bool,
+}
+
+impl<'a> Table<'a> {
+    fn new(plan: &'a Plan, at: &HashMap<&str, usize>) -> Table<'a> {
+        let mut layers = Vec::new();
+        let mut images: BTreeMap<&str, Stack> = BTreeMap::new();
+        for (group, content) in plan.groups.iter().enumerate() {
+            for (index, layer) in content.layers.iter().enumerate() {
+                for name in &layer.images {
+                    images.entry(name).or_default().push(layers.len());
+                }
+                let mut found: Vec<usize> = layer.packages.iter().filter_map(|name| at.get(&**name).copied()).collect();
+                let counts = (layer.packages.len(), found.len());
+                found.sort_unstable();
+                found.dedup();
+                let whole = !found.is_empty() && found.len() == layer.packages.len();
+                let held = !layer.images.is_empty();
+                layers.push(Seen { group, index, packages: whole.then_some(found), counts, held });
             }
         }
-        let sum = |layer: &PlannedLayer, of: fn(&FleetPackage) -> u64| -> u64 {
-            layer.packages.iter().map(|at| of(&image.packages[*at])).sum()
+        let images: Vec<(&str, Stack)> = images.into_iter().collect();
+        let mut chains = HashSet::new();
+        for (_, stack) in &images {
+            let mut below = 0;
+            for layer in stack {
+                below = mix(below, *layer as u64 + 1);
+                chains.insert(below);
+            }
+        }
+        Table { layers, images, chains }
+    }
+
+    /// The images of the plan, those that differ by the fewest packages first.
+    fn nearest(&self, packages: usize) -> Vec<usize> {
+        let differ = |stack: &Stack| {
+            let sum = |of: fn(&Seen) -> usize| stack.iter().map(|layer| of(&self.layers[*layer])).sum::<usize>();
+            let (all, both) = (sum(|layer| layer.counts.0), sum(|layer| layer.counts.1));
+            (all - both) + packages.saturating_sub(both)
         };
-        let mut found: Vec<(u64, usize)> = (start..cut.layers.len())
-            .filter(|at| sum(&cut.layers[*at], |package| package.installed) >= DUST)
-            .map(|at| (sum(&cut.layers[at], |package| package.size), at))
+        let mut found: Vec<usize> = (0..self.images.len()).collect();
+        found.sort_by_cached_key(|image| differ(&self.images[*image].1));
+        found.truncate(MODELS);
+        found
+    }
+
+    /// The ways to stack layers, the one that is best if several cost the same first.
+    fn ways(&self, models: &[usize]) -> impl Iterator<Item = Way> {
+        let all = || (0..self.layers.len()).map(|layer| (layer, false));
+        let of = |model: usize| self.images[model].1.iter().map(|layer| (*layer, true));
+        // What the nearest image has, the rest on top.
+        let alike = models.first().map(|model| of(*model).chain(all()).collect());
+        // All in the plan's order, preferring a model's layers.
+        let ordered = models.iter().map(move |model| {
+            let mut way: Way = of(*model).chain(all()).collect();
+            way.sort_by_key(|(layer, kept)| (self.layers[*layer].group, !kept));
+            way
+        });
+        // Like a model for as long as that goes, then like the nearest image.
+        let first = models.first().copied();
+        let along = models.iter().skip(1).map(move |model| {
+            let fitting = of(*model).take_while(|(layer, _)| self.layers[*layer].packages.is_some());
+            fitting.chain(first.into_iter().flat_map(of)).chain(all()).collect()
+        });
+        let plain = models.is_empty().then(|| all().collect());
+        alike.into_iter().chain(ordered).chain(along).chain(plain)
+    }
+
+    /// The layers that the image gets on this way: what fits, without those that are too small or too many.
+    fn stack(&self, image: &FleetImage, way: &Way) -> Stack {
+        let mut taken = vec![false; image.packages.len()];
+        let mut found: Vec<(usize, bool)> = Vec::new();
+        for (index, kept) in way {
+            let Some(packages) = &self.layers[*index].packages else { continue };
+            if packages.iter().any(|at| taken[*at]) {
+                continue;
+            }
+            packages.iter().for_each(|at| taken[*at] = true);
+            found.push((*index, *kept));
+        }
+        // One place is kept for what the plan doesn't cover.
+        let kept = found.iter().filter(|(_, kept)| *kept).count().min(MOST_LAYERS - 1);
+        let mut more: Vec<(u64, usize)> = found
+            .iter()
+            .filter(|(index, kept)| !kept && self.sum(image, *index, |package| package.installed) >= DUST)
+            .map(|(index, _)| (self.sum(image, *index, |package| package.size), *index))
             .collect();
-        found.sort_unstable_by_key(|(size, at)| (std::cmp::Reverse(*size), *at));
-        found.truncate((MOST_LAYERS - 1).saturating_sub(start));
-        let kept: HashSet<usize> = found.into_iter().map(|(_, at)| at).collect();
-        for (at, layer) in std::mem::take(&mut cut.layers).into_iter().enumerate() {
-            if at < start || kept.contains(&at) {
-                cut.layers.push(layer);
-            } else {
-                layer.packages.iter().for_each(|at| cut.taken[*at] = false);
-            }
-        }
+        more.sort_unstable_by_key(|(size, index)| (std::cmp::Reverse(*size), *index));
+        more.truncate(MOST_LAYERS - 1 - kept);
+        let more: HashSet<usize> = more.into_iter().map(|(_, index)| index).collect();
+        let mut room = kept;
+        found.retain(|(index, kept)| {
+            let stays = if *kept { room > 0 } else { more.contains(index) };
+            room -= usize::from(*kept && stays);
+            stays
+        });
+        found.into_iter().map(|(index, _)| index).collect()
     }
 
-    /// The image of the plan that differs by the fewest packages, if that is few.
-    pub(super) fn nearest(&self, at: &HashMap<&str, usize>) -> Option<&str> {
-        // How many packages each image of the plan has, and how many of them this one has.
-        let mut images: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-        for layer in self.groups.iter().flat_map(|group| &group.layers) {
-            let common = layer.packages.iter().filter(|name| at.contains_key(&***name)).count();
-            for name in &layer.images {
-                let (all, both) = images.entry(name).or_default();
-                *all += layer.packages.len();
-                *both += common;
-            }
-        }
-        let differ = |(all, both): (usize, usize)| (all - both) + (at.len() - both.min(at.len()));
-        let (name, counts) = images.into_iter().min_by_key(|(_, counts)| differ(*counts))?;
-        (differ(counts) * ALIKE <= counts.0 + at.len()).then_some(name)
+    fn sum(&self, image: &FleetImage, layer: usize, of: fn(&FleetPackage) -> u64) -> u64 {
+        self.layers[layer].packages.iter().flatten().map(|at| of(&image.packages[*at])).sum()
     }
-}
 
-/// Unpacked bytes that are not worth a layer of their own only because another image has them so.
-const DUST: u64 = 300_000;
-
-struct Cut<'a> {
-    at: HashMap<&'a str, usize>,
-    taken: Vec<bool>,
-    layers: Vec<PlannedLayer>,
-}
-
-impl Cut<'_> {
-    /// Takes a layer if the image has all of it.
-    fn take(&mut self, group: &str, index: usize, names: &[String]) {
-        let mut packages = Vec::with_capacity(names.len());
-        for name in names {
-            match self.at.get(&**name) {
-                Some(at) if !self.taken[*at] => packages.push(*at),
-                _ => return,
-            }
+    /// Bytes that a host pulls and unpacks that holds the images of the plan.
+    fn cost(&self, image: &FleetImage, stack: &Stack) -> u64 {
+        let mut cost = 0;
+        let mut below = 0;
+        let mut covered = 0;
+        for layer in stack {
+            below = mix(below, *layer as u64 + 1);
+            let (pulled, unpacked) =
+                (self.sum(image, *layer, |package| package.size), self.sum(image, *layer, |package| package.installed));
+            covered += pulled + unpacked;
+            cost += if self.layers[*layer].held { 0 } else { PULLED * pulled };
+            cost += if self.chains.contains(&below) { 0 } else { unpacked };
         }
-        packages.sort_unstable();
-        packages.dedup();
-        if packages.is_empty() {
-            return;
-        }
-        for at in &packages {
-            self.taken[*at] = true;
-        }
-        let name = layer_name(group, index);
-        self.layers.push(PlannedLayer { name, packages });
+        let all: u64 = image.packages.iter().map(|package| package.size + package.installed).sum();
+        cost + PULLED * (all - covered)
     }
 }
 

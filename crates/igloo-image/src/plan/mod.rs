@@ -3,7 +3,8 @@
 //! A [`Plan`] is an ordered list of groups of packages; a group has one or more layers, which are exact sets of packages.
 //! All images of a fleet stack their layers in the plan's order, so that not only the layers but also what lies below
 //! them is the same ([`layers`]). A plan is made by a search over partitions and orders ([`Plan::fleet`]) for the least
-//! bytes that hosts pull and unpack, now and by the updates that are to be expected.
+//! bytes that hosts pull and unpack, now and by the updates that are to be expected. An image that the plan doesn't know
+//! as it is, since a package came or went, gets those layers that leave such a host the least to do.
 //!
 //! # How volatility is learnt
 //!

@@ -10,6 +10,8 @@ use super::{FleetImage, PlannedLayer};
 const OWN_LAYER: u64 = 4 << 20;
 /// Compressed bytes that are put together otherwise.
 const BUCKET: u64 = 8 << 20;
+/// Compressed bytes that are no layer of their own.
+const DUST: u64 = 256 << 10;
 /// Updates a year from which a source counts as volatile.
 const VOLATILE: f64 = 0.25;
 
@@ -46,13 +48,15 @@ pub(super) fn cut(image: &FleetImage, left: Vec<usize>, room: usize, layers: &mu
         let wanted = usize::try_from(size / BUCKET).unwrap_or(usize::MAX).clamp(1, most.max(1));
         if wanted.is_power_of_two() { wanted } else { wanted.next_power_of_two() / 2 }
     };
+    // What is small altogether stays together.
+    let together = free < 2 || stable.min(volatile) < DUST;
     let (stable, volatile) = (buckets(stable, free / 2), buckets(volatile, free / 2));
     for (source, (_, packages)) in sources {
         let changes = is_volatile(prior, source);
         let key = if large.contains(&source) {
             (changes, 0, source.to_owned())
-        } else if free < 2 {
-            (false, 1, "others".to_owned())
+        } else if together {
+            (true, 1, "others".to_owned())
         } else {
             let (name, count) = if changes { ("others, often updated", volatile) } else { ("others", stable) };
             (changes, 1, format!("{name} {}", bucket(source, count)))

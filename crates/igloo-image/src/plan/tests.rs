@@ -89,13 +89,13 @@ fn what_is_shared_and_stable_lies_lowest() {
 }
 
 #[test]
-fn an_added_package_goes_on_top_and_disturbs_nothing() {
+fn what_is_added_goes_on_top_unless_more_is_shared_below() {
     let fleet = small_fleet();
     let plan = plan(&fleet);
     let before = plan.layers(&fleet[0]);
     let mut more = fleet[0].clone();
     more.packages.push(package("zsh", "zsh", 3));
-    more.packages.push(package("postgresql-15", "postgresql-15", 30));
+    more.packages.push(package("celery", "celery", 4));
     more.packages.sort_by(|a, b| a.name.cmp(&b.name));
     let after = plan.layers(&more);
     let names = |image: &FleetImage, layer: &PlannedLayer| -> Vec<String> {
@@ -115,8 +115,26 @@ fn an_added_package_goes_on_top_and_disturbs_nothing() {
           python3 = python3
           openssl = openssl
           nginx = nginx
+          celery = celery
+          others = zsh
+    "#]],
+    );
+    // What a host holds of the database is more than what would be below it.
+    let mut more = fleet[0].clone();
+    more.packages.push(package("postgresql-15", "postgresql-15", 30));
+    more.packages.sort_by(|a, b| a.name.cmp(&b.name));
+    check(
+        &plan,
+        &[more],
+        expect![[r#"
+        p/web:
+          coreutils = coreutils
+          libfoo = libfoo
+          bash = bash
           postgresql-15 = postgresql-15
-          others 1 = zsh
+          openssl = openssl
+          python3 = python3
+          nginx = nginx
     "#]],
     );
 }
