@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -12,6 +13,7 @@ use serde::Deserialize;
 
 use crate::ImageError;
 use crate::blobs::Blobs;
+use crate::reader::{Heads, MAX_HEAD};
 
 /// Content by digest.
 pub trait Content: Send + Sync {
@@ -34,10 +36,20 @@ impl Content for Blobs {
 }
 
 fn open(path: &Path) -> Result<Option<Box<dyn Read + Send>>, ImageError> {
-    match File::open(path) {
+    match regular(path) {
         Ok(file) => Ok(Some(Box::new(file))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e).at("open", path).map_err(ImageError::from),
+    }
+}
+
+/// A file, or a link to one as some tools lay out images; all of it is checked by digest. Nobody is waited for at a pipe.
+fn regular(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits();
+    let file = File::options().read(true).custom_flags(i32::try_from(flags).unwrap_or_default()).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
     }
 }
 
@@ -81,10 +93,15 @@ impl Packed {
         }
         let unsupported =
             |what: &str| ImageError::Unsupported { image: path.display().to_string(), what: what.to_owned() };
-        let file = File::open(path).at("open", path)?;
-        let mut archive = tar::Archive::new(io::BufReader::new(file));
+        let file = regular(path).at("open", path)?;
+        let (heads, budget) = Heads::new(io::BufReader::new(file));
+        let mut archive = tar::Archive::new(heads);
         let mut files = BTreeMap::new();
-        for entry in archive.entries_with_seek().at("read", path)? {
+        let mut entries = archive.entries_with_seek().at("read", path)?;
+        loop {
+            // What the files hold is passed over, not read.
+            budget.set(MAX_HEAD);
+            let Some(entry) = entries.next() else { break };
             let entry = entry.at("read", path)?;
             if files.len() >= MAX_ENTRIES {
                 return Err(unsupported("it has too many entries"));

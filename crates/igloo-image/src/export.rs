@@ -63,9 +63,11 @@ pub fn layout(blobs: &Blobs, images: &[Export<'_>], to: &Path) -> Result<(), Ima
         match fs::hard_link(&from, &path) {
             Ok(()) => {}
             Err(_) => {
-                let temporary = directory.join(format!(".igloo-{}", blob.digest.0));
-                fs::copy(&from, &temporary).at("copy to", &temporary)?;
-                fs::rename(&temporary, &path).at("create", &path)?;
+                let mut temporary = temporary_in(&directory).at("write", &path)?;
+                let mut content = File::open(&from).at("open", &from)?;
+                io::copy(&mut content, &mut temporary).at("copy to", &path)?;
+                temporary.as_file().sync_data().at("copy to", &path)?;
+                temporary.persist(&path).map_err(|e| e.error).at("create", &path)?;
             }
         }
     }
@@ -75,23 +77,29 @@ pub fn layout(blobs: &Blobs, images: &[Export<'_>], to: &Path) -> Result<(), Ima
     Ok(write_atomic(&path, &json(&path, &index(images))?)?)
 }
 
-/// A tar under way, which gets its name when it is whole.
-struct Output {
-    tar: TarWriter<io::BufWriter<File>>,
-    temporary: tempfile::TempPath,
+fn temporary_in(directory: &Path) -> io::Result<tempfile::NamedTempFile> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let permissions = fs::Permissions::from_mode(0o644);
+    tempfile::Builder::new().prefix(".igloo-").permissions(permissions).tempfile_in(directory)
 }
 
-impl Output {
-    fn begin(to: &Path) -> Result<Self, ImageError> {
-        use std::os::unix::fs::PermissionsExt as _;
-        let parent = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let made = tempfile::Builder::new()
-            .prefix(".igloo-")
-            .permissions(fs::Permissions::from_mode(0o644))
-            .tempfile_in(parent)
-            .at("write", to)?;
-        let (file, temporary) = made.into_parts();
-        Ok(Self { tar: TarWriter::new(io::BufWriter::with_capacity(1 << 20, file)), temporary })
+/// Writes a file, which gets its name when it is whole.
+fn whole(to: &Path, write: impl FnOnce(File) -> Result<File, ImageError>) -> Result<(), ImageError> {
+    let parent = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (file, temporary) = temporary_in(parent).at("write", to)?.into_parts();
+    write(file)?.sync_data().at("write", to)?;
+    temporary.persist(to).map_err(|e| e.error).at("create", to)?;
+    Ok(())
+}
+
+/// A tar under way.
+struct Output<W: Write> {
+    tar: TarWriter<io::BufWriter<W>>,
+}
+
+impl<W: Write> Output<W> {
+    fn new(to: W) -> Self {
+        Self { tar: TarWriter::new(io::BufWriter::with_capacity(1 << 20, to)) }
     }
 
     fn bytes(&mut self, name: &str, bytes: &[u8], to: &Path) -> Result<(), ImageError> {
@@ -106,12 +114,9 @@ impl Output {
         Ok(self.tar.file(&head(name, Type::File { size }), size, from).at("write", to)?)
     }
 
-    fn finish(self, to: &Path) -> Result<(), ImageError> {
-        let mut buffer = self.tar.finish().at("write", to)?;
-        buffer.flush().at("write", to)?;
-        buffer.get_ref().sync_data().at("write", to)?;
-        self.temporary.persist(to).map_err(|e| e.error).at("create", to)?;
-        Ok(())
+    fn finish(self, to: &Path) -> Result<W, ImageError> {
+        let buffer = self.tar.finish().at("write", to)?;
+        Ok(buffer.into_inner().map_err(io::IntoInnerError::into_error).at("write", to)?)
     }
 }
 
@@ -121,7 +126,12 @@ fn head<'a>(path: &'a str, kind: Type<'a>) -> Head<'a> {
 
 /// Writes an OCI layout as one tar.
 pub fn oci_archive(blobs: &Blobs, images: &[Export<'_>], to: &Path) -> Result<(), ImageError> {
-    let mut out = Output::begin(to)?;
+    whole(to, |file| oci_tar(blobs, images, file, to))
+}
+
+/// The same to whoever reads it; `to` is what messages call it.
+pub fn oci_tar<W: Write>(blobs: &Blobs, images: &[Export<'_>], out: W, to: &Path) -> Result<W, ImageError> {
+    let mut out = Output::new(out);
     out.bytes("oci-layout", LAYOUT.as_bytes(), to)?;
     out.bytes("index.json", &json(to, &index(images))?, to)?;
     out.dir("blobs", to)?;
@@ -140,7 +150,18 @@ pub fn oci_archive(blobs: &Blobs, images: &[Export<'_>], to: &Path) -> Result<()
 
 /// Writes what `docker load` of every age takes: plain layers, and the images for one system.
 pub fn docker_archive(blobs: &Blobs, images: &[Export<'_>], architecture: &str, to: &Path) -> Result<(), ImageError> {
-    let mut out = Output::begin(to)?;
+    whole(to, |file| docker_tar(blobs, images, architecture, file, to))
+}
+
+/// The same to whoever reads it; `to` is what messages call it.
+pub fn docker_tar<W: Write>(
+    blobs: &Blobs,
+    images: &[Export<'_>],
+    architecture: &str,
+    out: W,
+    to: &Path,
+) -> Result<W, ImageError> {
+    let mut out = Output::new(out);
     let mut list = Vec::new();
     let mut written: BTreeSet<Digest> = BTreeSet::new();
     for export in images {

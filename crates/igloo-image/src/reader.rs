@@ -1,6 +1,8 @@
 //! Layers read back: decompressed, as entries with names that were checked. All of it was written by somebody else.
 
+use std::cell::Cell;
 use std::io::{self, Read};
+use std::rc::Rc;
 
 use igloo_base::digest::HashWriter;
 use igloo_formats::deb::meta::{MAX_TARGET, relative_path};
@@ -13,6 +15,8 @@ use crate::content::Content;
 const MAX_UNPACKED: u64 = 64 << 30;
 /// Most entries of one layer.
 const MAX_ENTRIES: u64 = 4_000_000;
+/// Most bytes of what describes one entry: names and attributes, which the kernel allows 64 KiB of.
+pub(crate) const MAX_HEAD: u64 = 4 << 20;
 /// Window of zstd, 2^27 bytes: what `zstd -d` takes without being asked.
 const ZSTD_WINDOW: u32 = 27;
 
@@ -87,9 +91,14 @@ pub fn walk(
     let failed = |source| ImageError::ReadLayer { digest, source };
     let mut hashed = Hashed { inner: decompressed(content, blob, image)?, hash: HashWriter::new(io::sink()) };
     {
-        let mut archive = tar::Archive::new(&mut hashed);
+        let (heads, budget) = Heads::new(&mut hashed);
+        let mut archive = tar::Archive::new(heads);
+        let mut entries = archive.entries().map_err(failed)?;
         let mut count = 0;
-        for entry in archive.entries().map_err(failed)? {
+        loop {
+            budget.set(MAX_HEAD);
+            let Some(entry) = entries.next() else { break };
+            budget.set(u64::MAX);
             let mut entry = entry.map_err(failed)?;
             count += 1;
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
@@ -97,15 +106,53 @@ pub fn walk(
             if count > MAX_ENTRIES {
                 return Err(hostile("the layer has too many entries"));
             }
+            // The holes of a sparse file cost nothing to claim.
+            if entry.size() > MAX_UNPACKED {
+                return Err(hostile("it is too large"));
+            }
             if let Some(read) = read_entry(&mut entry, &hostile).map_err(|e| e.unwrap_or_else(failed))? {
                 take(read, &mut entry)?;
             }
+            // To its end, so that what is read next is what describes the next one.
+            io::copy(&mut entry, &mut io::sink()).map_err(failed)?;
         }
+        budget.set(u64::MAX);
     }
     // What follows the archive's end belongs to the digest as well.
     io::copy(&mut hashed, &mut io::sink()).map_err(failed)?;
     let (_, diff_id, length) = hashed.hash.finish();
     Ok((Digest(diff_id), length))
+}
+
+/// Allows only so many bytes to be read. The tar library holds names and attributes in memory, whatever their length.
+pub(crate) struct Heads<R> {
+    inner: R,
+    left: Rc<Cell<u64>>,
+}
+
+impl<R> Heads<R> {
+    /// The reader, and how much it may still read.
+    pub(crate) fn new(inner: R) -> (Self, Rc<Cell<u64>>) {
+        let left = Rc::new(Cell::new(MAX_HEAD));
+        (Self { inner, left: Rc::clone(&left) }, left)
+    }
+}
+
+impl<R: Read> Read for Heads<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        match self.left.get().checked_sub(n as u64) {
+            Some(left) => self.left.set(left),
+            None => return Err(io::Error::new(io::ErrorKind::InvalidData, "what describes an entry is too long")),
+        }
+        Ok(n)
+    }
+}
+
+impl<R: io::Seek> io::Seek for Heads<R> {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        self.inner.seek(to)
+    }
 }
 
 /// Hashes what is read.

@@ -36,6 +36,8 @@ use crate::tree::Image;
 const UNPACK: u32 = 1;
 /// Most paths of one image; the largest known have some hundred thousand. Each is held in memory meanwhile.
 const MAX_PATHS: usize = 2_000_000;
+/// Most bytes of all of them, for the same reason: real ones have some sixty each.
+const MAX_NAMES: usize = 512 << 20;
 /// Most bytes of one image: a blob of some kilobytes can claim any length.
 const MAX_BYTES: u64 = 128 << 30;
 /// Read and written at once.
@@ -192,6 +194,7 @@ fn merge(
         nodes: BTreeMap::from([(String::new(), Node { layer: 0, kind: Kind::Dir, mode: 0o755, uid: 0, gid: 0 })]),
         layer: 0,
         digest: Digest(Sha256::of(b"")),
+        names: 0,
         bytes: 0,
         buffer: vec![0; CHUNK],
     };
@@ -301,6 +304,8 @@ struct Merge<'m> {
     /// From 1.
     layer: u32,
     digest: Digest,
+    /// Bytes of all names of entries.
+    names: usize,
     bytes: u64,
     buffer: Vec<u8>,
 }
@@ -308,8 +313,9 @@ struct Merge<'m> {
 impl Merge<'_> {
     fn apply(&mut self, entry: &ReadEntry, content: &mut dyn Read) -> Result<(), ImageError> {
         let path = entry.path.as_str();
-        if self.nodes.len() >= MAX_PATHS {
-            return self.too_much(format!("more than {MAX_PATHS} paths are too many"));
+        self.names += path.len();
+        if self.nodes.len() >= MAX_PATHS || self.names > MAX_NAMES {
+            return self.too_much(format!("more than {MAX_PATHS} paths, or {MAX_NAMES} bytes of them, are too many"));
         }
         let node = |kind| Node { layer: self.layer, kind, mode: entry.mode, uid: entry.uid, gid: entry.gid };
         match &entry.kind {

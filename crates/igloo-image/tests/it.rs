@@ -333,6 +333,11 @@ fn others_forms_hold_the_same_image() {
     }
 }
 
+/// All that an error says.
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |e| e.source()).map(|e| e.to_string()).collect::<Vec<_>>().join(": ")
+}
+
 /// A layer of raw tar blocks.
 fn layer_of(blobs: &Blobs, media_type: &str, tar: &[u8]) -> Descriptor {
     blobs.put(media_type, tar).expect("a blob")
@@ -388,6 +393,73 @@ fn hostile_layers_are_refused() {
     })
     .expect("read");
     assert_eq!(seen, 0);
+}
+
+#[test]
+fn what_costs_nothing_to_claim_is_not_believed() {
+    use tar::EntryType;
+    let root = tempfile::tempdir().expect("a directory");
+    let blobs = Blobs::new(root.path());
+    let walked = |tar: &[u8]| {
+        let bytes = zstd::encode_all(tar, 1).expect("compressed");
+        assert!(bytes.len() < 10_000);
+        let blob = blobs.put(media::LAYER_ZSTD, &bytes).expect("a blob");
+        let mut seen = Vec::new();
+        let result = walk(&blobs, &blob, "x", &mut |entry, _| {
+            seen.push((entry.path, entry.kind));
+            Ok(())
+        });
+        (result.map(drop).map_err(|e| chain(&e)), seen)
+    };
+    // Names and attributes are held in memory.
+    for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(64 << 20);
+        header.set_cksum();
+        let tar = [header.as_bytes().as_slice(), &vec![0; 64 << 20], &raw("a", EntryType::Regular, None)].concat();
+        let (result, seen) = walked(&tar);
+        assert!(result.expect_err("refused").contains("too long") && seen.is_empty(), "{kind:?}");
+    }
+    // A file that is nothing but a hole.
+    let mut header = tar::Header::new_gnu();
+    header.set_path("hole").expect("a path");
+    header.set_entry_type(EntryType::GNUSparse);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(0);
+    let gnu = header.as_gnu_mut().expect("GNU");
+    gnu.set_real_size(1 << 32 << 10);
+    gnu.sparse[0].set_offset(1 << 32 << 10);
+    gnu.sparse[0].set_length(0);
+    header.set_cksum();
+    let (result, _) = walked(&[header.as_bytes().as_slice(), &[0; 1024]].concat());
+    assert!(result.expect_err("refused").contains("too large"));
+    // Large content is read in pieces, whoever looks at it or not.
+    let mut header = tar::Header::new_gnu();
+    header.set_path("large").expect("a path");
+    header.set_entry_type(EntryType::Regular);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(64 << 20);
+    header.set_cksum();
+    let tar = [header.as_bytes().as_slice(), &vec![0; 64 << 20], &raw("a", EntryType::Regular, None)].concat();
+    let (result, seen) = walked(&tar);
+    result.expect("read");
+    assert_eq!(seen, [("large".to_owned(), ReadKind::File(64 << 20)), ("a".to_owned(), ReadKind::File(0))]);
+}
+
+#[test]
+fn nobody_waits_at_a_pipe_that_is_called_an_image() {
+    let root = tempfile::tempdir().expect("a directory");
+    let pipe = root.path().join("index.json");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+    assert!(made.success());
+    let error = Packed::open(root.path()).and_then(|p| p.tops()).expect_err("refused");
+    assert!(chain(&error).contains("no regular file"));
+    assert!(Packed::open(&pipe).is_err());
 }
 
 #[test]

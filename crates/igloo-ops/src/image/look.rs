@@ -17,6 +17,9 @@ use crate::error::OpsError;
 /// Longest list of dpkg's that is read of an image.
 const MAX_LIST: u64 = 32 << 20;
 
+/// Most bytes of paths, targets and lists of an image, which are held in memory: the largest real ones have some fifty million.
+const MAX_HELD: usize = 512 << 20;
+
 /// An image for a person.
 #[derive(Debug, Serialize)]
 pub struct Inspected {
@@ -129,8 +132,14 @@ struct Merged {
 
 fn merged(opened: &Opened, image: &Image) -> Result<Merged, OpsError> {
     let mut merged = Merged { files: BTreeMap::new(), owners: BTreeMap::new() };
+    let mut held = 0;
     for (layer, blob) in image.manifest.layers.iter().enumerate() {
         let (digest, _) = walk(opened.content.as_ref(), blob, &opened.name, &mut |entry, content| {
+            held += entry.path.len();
+            if held > MAX_HELD {
+                let what = format!("its paths are more than {} MiB", MAX_HELD >> 20);
+                return Err(igloo_image::ImageError::Unsupported { image: opened.name.clone(), what });
+            }
             // Of the root, everything.
             let below = if entry.path.is_empty() { String::new() } else { format!("{}/", entry.path) };
             let old = |merged: &mut Merged| {
@@ -168,6 +177,7 @@ fn merged(opened: &Opened, image: &Image) -> Result<Merged, OpsError> {
                 let mut text = String::new();
                 // A list that is no text tells nothing.
                 if std::io::Read::read_to_string(&mut std::io::Read::take(content, MAX_LIST), &mut text).is_ok() {
+                    held += text.len();
                     let package = package.split(':').next().unwrap_or(package);
                     for path in text.lines().filter(|l| *l != "/.") {
                         let path = path.trim_start_matches('/').to_owned();
