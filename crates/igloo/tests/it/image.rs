@@ -1,6 +1,7 @@
 //! `igloo image`: images of real packages, by each kind of person, read back by others' tools and run here.
 
 mod gc;
+mod killed;
 mod others;
 mod run;
 

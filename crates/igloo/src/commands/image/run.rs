@@ -23,8 +23,12 @@ pub struct Args {
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
     /// Show a file or directory of this machine at a path of the image
-    #[arg(long = "volume", value_name = "SOURCE:TARGET[:ro]")]
+    #[arg(short = 'v', long = "volume", value_name = "SOURCE:TARGET[:ro]")]
     volumes: Vec<String>,
+    /// Say more
+    // The global option without its `-v`, which everybody's fingers take for a volume here.
+    #[arg(id = "verbose", long, help_heading = "Global options")]
+    _verbose: bool,
     /// Run as this user of the image, or a number; `USER:GROUP` sets the group
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,

@@ -97,7 +97,7 @@ fn podman_and_buildah_run_it() {
 }
 
 /// Debian's `docker-registry` on loopback.
-fn registry(person: &Person) -> Option<(Served, String)> {
+pub fn registry(person: &Person) -> Option<(Served, String)> {
     if !has("docker-registry") {
         return None;
     }

@@ -58,8 +58,7 @@ fn an_image_runs_here_with_the_callers_streams_and_exit_code() {
         fs::create_dir(project.join("shared")).expect("mkdir");
         fs::write(project.join("shared/in"), "from outside").expect("write");
         person.own(&project);
-        let mounted =
-            |volume: &str, script: &str| run(&["box", "--volume", volume, "--", "busybox", "sh", "-c", script]);
+        let mounted = |volume: &str, script: &str| run(&["box", "-v", volume, "--", "busybox", "sh", "-c", script]);
         assert_eq!(mounted("./shared:/s", "cat /s/in; echo back > /s/out").ok(), "from outside");
         assert_eq!(fs::read_to_string(project.join("shared/out")).expect("read"), "back\n");
         assert_ne!(mounted("./shared:/s:ro", "echo x > /s/more").code(), Some(0));
