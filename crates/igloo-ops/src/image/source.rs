@@ -182,7 +182,12 @@ impl BlobSink for Sink<'_> {
     }
 
     fn writer<'a>(&'a self, descriptor: &Descriptor) -> io::Result<Box<dyn BlobWriter + 'a>> {
-        let partial = self.blobs.begin().map_err(lost)?;
+        let mut partial = self.blobs.begin().map_err(lost)?;
+        // A size is the registry's word. One that can't fit isn't fetched until the disk is full.
+        let room = rustix::fs::fstatvfs(partial.file())?;
+        if descriptor.size > room.f_bavail.saturating_mul(room.f_frsize) {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
         let out = HashWriter::new(PartialFile(partial));
         Ok(Box::new(Writer { blobs: self.blobs, digest: descriptor.digest, out }))
     }

@@ -2,7 +2,8 @@
 //!
 //! The components of a name are packages, in their order. `shell` stands for a shell and the usual tools, `amd64` and
 //! `arm64` for another architecture than the server's, `_plus` for the `+` that names of repositories can't have
-//! (`g_plus_plus`). The tag is a suite, or `latest` for the server's own.
+//! (`g_plus_plus`). The tag is a suite, or `latest` for the server's own. Clients that can't read zstd get an image of their
+//! own, with gzip, kept as if `<suite>.gzip` were a suite.
 //!
 //! ```text
 //! state/registry/<digest of name>/<suite>/igloo.toml, igloo.lock   what the name means, and for how long
@@ -46,6 +47,9 @@ const MAX_FAILED: usize = 1024;
 /// How often it is noted that an image is used.
 const NOTED: Duration = Duration::from_secs(3600);
 
+/// What is added to a suite's name for images with gzip; no suite is called so.
+const GZIP: &str = ".gzip";
+
 /// What is to be built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -57,13 +61,20 @@ pub struct Request {
     pub system: System,
     /// From this suite.
     pub suite: String,
+    /// With layers in gzip, and not zstd.
+    pub gzip: bool,
 }
 
 impl Request {
     /// What a repository's name asks for; an error in words if it can't be built.
     pub fn parse(name: &Repository, suite: &str) -> Result<Self, String> {
-        let mut request =
-            Self { packages: Vec::new(), shell: false, system: System::current(), suite: suite.to_owned() };
+        let mut request = Self {
+            packages: Vec::new(),
+            shell: false,
+            system: System::current(),
+            suite: suite.to_owned(),
+            gzip: false,
+        };
         for component in name.as_str().split('/') {
             match component {
                 "shell" => request.shell = true,
@@ -195,7 +206,7 @@ impl Images {
     }
 
     /// What a tag of a name stands for, built if need be.
-    pub(crate) async fn tag(self: &Arc<Self>, name: &Repository, tag: &str) -> Result<Descriptor, Refusal> {
+    pub(crate) async fn tag(self: &Arc<Self>, name: &Repository, tag: &str, gzip: bool) -> Result<Descriptor, Refusal> {
         let unknown = |said: String| Refusal::missing("MANIFEST_UNKNOWN", said);
         let suites = &self.adhoc.suites;
         let suite = match (tag, suites.first()) {
@@ -206,9 +217,10 @@ impl Images {
                 return Err(unknown(format!("nothing was pushed as `{name}:{tag}`, and `{tag}` is no suite: {known}")));
             }
         };
-        let request = Request::parse(name, &suite)
+        let mut request = Request::parse(name, &suite)
             .map_err(|why| unknown(format!("nothing was pushed as `{name}`, and it can't be built: {why}")))?;
-        let key = (name.to_string(), suite);
+        request.gzip = gzip;
+        let key = (name.to_string(), if gzip { suite + GZIP } else { suite });
         let mut flight = match self.depart(&key, request).await? {
             Depart::There(record) => return newest(&record),
             Depart::Flight(flight) => flight,
@@ -371,8 +383,9 @@ impl Images {
 
     /// A part of any image that was made of a name, and its file.
     pub(crate) fn part(&self, name: &Repository, digest: &Digest) -> Result<Option<(Descriptor, File)>, ServeError> {
-        for suite in &self.adhoc.suites {
-            let key = (name.to_string(), suite.clone());
+        let suites = &self.adhoc.suites;
+        for suite in suites.iter().cloned().chain(suites.iter().map(|suite| suite.clone() + GZIP)) {
+            let key = (name.to_string(), suite);
             let known = self.state().made.get(&key).map(|(record, _)| Arc::clone(record));
             let record = match known {
                 Some(record) => record,

@@ -36,9 +36,10 @@ fn manifest(request: &Request) -> String {
     let base = request.shell.then(|| "@base".to_owned());
     let packages: String = base.iter().chain(&request.packages).map(|p| format!("    {p:?},\n")).collect();
     let run = if request.shell { "run = [\"bash\"]\n" } else { "" };
+    let compression = if request.gzip { "compression = \"gzip\"\n" } else { "" };
     format!(
         "[project]\nname = \"registry\"\nsystems = [{:?}]\n\n[sources.debian]\nsuite = {:?}\n\n\
-         [images.{IMAGE}]\nuser = \"root\"\n{run}packages = [\n{packages}]\n",
+         [images.{IMAGE}]\nuser = \"root\"\n{run}{compression}packages = [\n{packages}]\n",
         request.system.nix(),
         request.suite
     )
@@ -111,6 +112,8 @@ mod tests {
             let parsed = igloo_manifest::parse(&text, Path::new("igloo.toml")).expect(&text);
             assert_eq!(parsed.images.len(), 1);
             assert_eq!(parsed.project.systems, [request.system]);
+            let gzip = manifest(&Request { gzip: true, ..request });
+            assert!(igloo_manifest::parse(&gzip, Path::new("igloo.toml")).is_ok() && gzip.contains("gzip"));
         }
     }
 }

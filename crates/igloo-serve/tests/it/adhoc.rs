@@ -140,6 +140,28 @@ fn a_name_is_built_once_and_stays_what_it_is() {
 }
 
 #[test]
+fn clients_that_know_no_zstd_get_gzip() {
+    let world = World::start();
+    let client = &world.server().client;
+    let asked = |agent: &str| {
+        let got = client.send("GET", "/v2/git/manifests/latest", &[("User-Agent", agent)], b"").is(200);
+        let layer = got.json()["layers"][0]["digest"].as_str().expect("digest").to_owned();
+        client.get(&format!("/v2/git/blobs/{layer}")).is(200);
+        layer
+    };
+    let old = asked("docker/20.10.24+dfsg1 go/go1.19.8 UpstreamClient(Docker-Client/20.10.24)");
+    let new = asked("docker/24.0.5 go/go1.20");
+    assert_ne!(old, new);
+    assert_eq!(asked("containers/5.24 (github.com/containers/image)"), new);
+    assert_eq!(asked("docker/19.03.1"), old);
+    let asked = world.fake.asked.lock().expect("lock");
+    assert_eq!(
+        asked.iter().map(|r| (r.gzip, r.suite.as_str())).collect::<Vec<_>>(),
+        [(true, "bookworm"), (false, "bookworm")]
+    );
+}
+
+#[test]
 fn versions_move_after_the_refresh() {
     let mut world = World::start();
     let first = world.pull("git", "latest");

@@ -11,7 +11,7 @@ use igloo_ops::project;
 
 use crate::error::CommandError;
 use crate::settings::Settings;
-use crate::ui::{Table, Ui, bytes};
+use crate::ui::{Table, Ui, bytes, plain};
 
 /// Make OCI images of environments, and move and look into images
 ///
@@ -365,10 +365,10 @@ fn run_inspect(args: &InspectArgs, settings: &Settings, ui: &Ui) -> Result<(), C
     if ui.json() {
         return Ok(ui.print_json(&inspected)?);
     }
-    ui.print(format!("{}  {}\n", inspected.digest, inspected.name))?;
+    ui.print(format!("{}  {}\n", inspected.digest, plain(&inspected.name)))?;
     for image in &inspected.images {
         let config = &image.config.config;
-        ui.print(format!("\n{}  {}  {}\n", image.platform, image.digest, bytes(image.bytes)))?;
+        ui.print(format!("\n{}  {}  {}\n", plain(&image.platform), image.digest, bytes(image.bytes)))?;
         let words = |words: &Option<Vec<String>>| words.clone().unwrap_or_default().join(" ");
         for (what, value) in [
             ("user", config.user.clone().unwrap_or_default()),
@@ -378,13 +378,14 @@ fn run_inspect(args: &InspectArgs, settings: &Settings, ui: &Ui) -> Result<(), C
             ("created", image.config.created.clone().unwrap_or_default()),
         ] {
             if !value.is_empty() {
-                ui.print(format!("{what:<11} {value}\n"))?;
+                ui.print(format!("{what:<11} {}\n", plain(&value)))?;
             }
         }
         let mut table = Table::new(&["LAYER", "SIZE", "NAME", "PACKAGES"]);
         for layer in &image.layers {
-            let name = layer.name.clone().unwrap_or_default();
-            table.row([layer.digest[7..19].to_owned(), bytes(layer.bytes), name, layer.packages.join(" ")]);
+            let name = plain(layer.name.as_deref().unwrap_or_default());
+            let packages = plain(&layer.packages.join(" "));
+            table.row([layer.digest[7..19].to_owned(), bytes(layer.bytes), name, packages]);
         }
         ui.print(table.render())?;
     }
@@ -401,7 +402,8 @@ fn run_ls(args: &LsArgs, settings: &Settings, ui: &Ui) -> Result<(), CommandErro
     for file in &files {
         let target = file.target.as_ref().map(|t| format!(" -> {t}")).unwrap_or_default();
         let look::File { kind, mode, uid, gid, size, path, .. } = file;
-        text.push_str(&format!("{kind}{mode} {uid:>5}:{gid:<5} {size:>10} {path}{target}\n"));
+        let named = plain(&format!("{path}{target}"));
+        text.push_str(&format!("{kind}{mode} {uid:>5}:{gid:<5} {size:>10} {named}\n"));
     }
     Ok(ui.print(text)?)
 }
@@ -414,8 +416,8 @@ fn run_diff(args: &DiffArgs, settings: &Settings, ui: &Ui) -> Result<(), Command
     }
     let mut table = Table::new(&["PACKAGE", "OLD", "NEW"]);
     for (name, old, new) in &diff.packages {
-        let dash = |v: &Option<String>| v.clone().unwrap_or_else(|| "-".to_owned());
-        table.row([name.clone(), dash(old), dash(new)]);
+        let dash = |v: &Option<String>| plain(v.as_deref().unwrap_or("-"));
+        table.row([plain(name), dash(old), dash(new)]);
     }
     if !diff.packages.is_empty() {
         ui.print(table.render())?;
@@ -440,6 +442,6 @@ fn run_why(args: &WhyArgs, settings: &Settings, ui: &Ui) -> Result<(), CommandEr
     }
     let packages = if why.packages.is_empty() { "no package".to_owned() } else { why.packages.join(", ") };
     let name = why.layer_name.as_deref().map(|name| format!(" ({name})")).unwrap_or_default();
-    ui.print(format!("{}: {packages}, in layer {} {}{name}\n", why.file.path, why.file.layer, why.layer_digest))?;
-    Ok(())
+    let said = format!("{}: {packages}, in layer {} {}{name}", why.file.path, why.file.layer, why.layer_digest);
+    Ok(ui.print(plain(&said) + "\n")?)
 }

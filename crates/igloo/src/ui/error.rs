@@ -6,6 +6,8 @@ use std::fmt::Write;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use igloo_manifest::ManifestError;
 
+use super::plain_lines;
+
 /// The whole text of an error.
 pub(super) fn render(error: &(dyn Error + Send + Sync + 'static), hints: &[String], colour: bool) -> String {
     let mut text = match find_manifest_error(error) {
@@ -31,11 +33,11 @@ fn find_manifest_error<'a>(error: &'a (dyn Error + Send + Sync + 'static)) -> Op
 }
 
 fn render_chain(error: &(dyn Error + 'static), colour: bool) -> String {
-    let mut text = format!("{} {error}", paint(colour, "31", "error:"));
-    let mut last = error.to_string();
+    let mut last = plain_lines(&error.to_string());
+    let mut text = format!("{} {last}", paint(colour, "31", "error:"));
     let mut next = error.source();
     while let Some(cause) = next {
-        let message = cause.to_string();
+        let message = plain_lines(&cause.to_string());
         if message != last {
             let _ = write!(text, "\n  {} {message}", paint(colour, "31", "because:"));
         }

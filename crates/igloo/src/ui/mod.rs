@@ -17,6 +17,20 @@ use igloo_base::{Event, Reporter};
 use crate::args::Global;
 use progress::Progress;
 
+/// A text that others wrote, as images have it: what would steer a terminal is shown as `\u{1b}`.
+pub fn plain(text: &str) -> String {
+    let shown = |c: char| match c.is_control() {
+        true => c.escape_unicode().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(shown).collect()
+}
+
+/// The same of several lines.
+fn plain_lines(text: &str) -> String {
+    text.split('\n').map(plain).collect::<Vec<_>>().join("\n")
+}
+
 /// How much to say, and how.
 pub struct Ui {
     json: bool,
@@ -124,17 +138,28 @@ impl Reporter for Ui {
     fn event(&self, event: Event) {
         match event {
             Event::Warning { text, hint } => {
-                self.talk(&format!("{} {text}", self.warn("warning:")));
+                self.talk(&format!("{} {}", self.warn("warning:"), plain_lines(&text)));
                 if let Some(hint) = hint {
                     self.talk(&format!("  {hint}"));
                 }
             }
-            Event::Note { text } => self.say(text),
+            Event::Note { text } => self.say(plain_lines(&text)),
             event => {
                 if let Ok(mut progress) = self.progress.lock() {
                     progress.event(event);
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{plain, plain_lines};
+
+    #[test]
+    fn what_others_wrote_does_not_steer_the_terminal() {
+        assert_eq!(plain("usr/bin/\x1b[2Jä\n\u{9b}x"), "usr/bin/\\u{1b}[2Jä\\u{a}\\u{9b}x");
+        assert_eq!(plain_lines("two\nlines\r"), "two\nlines\\u{d}");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, LOCATION};
+use hyper::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, LOCATION, USER_AGENT};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 use igloo_base::At as _;
@@ -32,7 +32,7 @@ impl App {
         selector: Selector,
     ) -> Result<Response<Body>, Refusal> {
         let said = format!("`{name}` has no manifest `{selector}`");
-        let found = self.find_manifest(name, selector).await?;
+        let found = self.find_manifest(name, selector, wants_gzip(parts)).await?;
         let file = found.ok_or_else(|| Refusal::missing("MANIFEST_UNKNOWN", said))?;
         if !accepts(parts, &file.media_type) {
             // What clients understand better than 406.
@@ -53,6 +53,7 @@ impl App {
         self: &Arc<Self>,
         name: Repository,
         selector: Selector,
+        gzip: bool,
     ) -> Result<Option<ManifestFile>, Refusal> {
         let (storage, pushed, wanted) = (self.storage.clone(), name.clone(), selector.clone());
         let has_images = self.images.is_some();
@@ -72,7 +73,7 @@ impl App {
         let Some(images) = self.images.as_ref().filter(|_| build) else { return Ok(found) };
         let digest = match &selector {
             Selector::Digest(digest) => *digest,
-            Selector::Tag(tag) => images.tag(&name, tag).await?.digest,
+            Selector::Tag(tag) => images.tag(&name, tag, gzip).await?.digest,
         };
         let images = Arc::clone(images);
         let built = spawn_blocking(move || {
@@ -168,6 +169,13 @@ impl App {
             false => Err(unknown),
         }
     }
+}
+
+/// Whether a client is known not to read zstd: docker before 23, which accepts the media types of the OCI all the same.
+fn wants_gzip(parts: &Parts) -> bool {
+    let agent = header(&parts.headers, USER_AGENT).unwrap_or_default();
+    let major = agent.strip_prefix("docker/").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+    major.is_some_and(|major| major < 23)
 }
 
 /// Whether a client takes this media type. One that says nothing takes all.
