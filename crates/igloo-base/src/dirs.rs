@@ -14,6 +14,7 @@ use crate::digest::Sha256;
 /// | `data/registry/…` | images that were pushed to `igloo registry serve` | no |
 /// | `cache/debs/<sha256>.deb` | downloaded archives | yes |
 /// | `cache/apt/…` | verified release files and package indexes | yes |
+/// | `cache/nars/<sha256>.part` | packed archives of store paths that broke off | yes |
 /// | `cache/oci/…` | layers and documents of images by digest | yes |
 /// | `state/projects/<project>/` | known projects, logs, service state | history only |
 /// | `state/registry/<repository>/` | locks of images that were built on pull | then newer versions |
