@@ -31,7 +31,7 @@ pub struct Copy {
     pub trusted: Vec<PublicKey>,
     /// The file of a key that signs what is written to a cache.
     pub key: Option<std::path::PathBuf>,
-    /// The level of packing; 0 is its default.
+    /// The level of packing; see [`Packing::level`].
     pub level: i32,
 }
 

@@ -20,7 +20,7 @@ use crate::RemoteError;
 pub struct Packing {
     /// The method: `none`, `zstd`, `xz` or `gzip`.
     pub compression: Compression,
-    /// The method's own level; 0 is its default.
+    /// The method's own level; 0 is what we take: 1 for zstd, the method's default for others.
     pub level: i32,
     /// Threads for one archive, where the method has them.
     pub threads: u32,
@@ -87,7 +87,9 @@ impl NarFile {
         let pack = match how.compression {
             Compression::None => Pack::None(out),
             Compression::Zstd => {
-                let mut encoder = zstd::stream::write::Encoder::new(out, how.level)?;
+                // Level 1 takes half the time of zstd's own default, for an eighth more bytes.
+                let level = if how.level == 0 { 1 } else { how.level };
+                let mut encoder = zstd::stream::write::Encoder::new(out, level)?;
                 if how.threads > 1 {
                     encoder.multithread(how.threads)?;
                 }

@@ -71,7 +71,7 @@ pub struct CopyArgs {
     /// The file of a secret key to sign with what is written to a cache
     #[arg(long, value_name = "FILE")]
     sign: Option<PathBuf>,
-    /// Level of compression; 0 is the method's default
+    /// Level of compression; 0 is 1 for zstd, which is fast, and the method's default for others
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     level: i32,
 }
