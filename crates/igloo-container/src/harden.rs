@@ -26,9 +26,17 @@ impl Capabilities {
     pub const CONTAINER: Self =
         Self(1 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 18 | 1 << 31);
 
+    /// These, and SYS_ADMIN: what mounts and namespaces take.
+    pub const SANDBOXES: Self = Self(Self::CONTAINER.0 | 1 << 21);
+
     /// What a payload run by this user has in effect: all of [`Self::CONTAINER`] for root, none for others.
     pub fn of(user: &User) -> Self {
-        if user.uid == 0 { Self::CONTAINER } else { Self::NONE }
+        Self::CONTAINER.if_root(user)
+    }
+
+    /// All of these for root, none for others.
+    pub fn if_root(self, user: &User) -> Self {
+        if user.uid == 0 { self } else { Self::NONE }
     }
 }
 

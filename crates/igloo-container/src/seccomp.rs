@@ -34,7 +34,13 @@ pub fn install() -> Result<(), ContainerError> {
 impl Filter {
     /// Builds the container filter.
     pub fn build() -> Result<Self, ContainerError> {
-        let programs = [allow()?, refuse()?, families()?];
+        let programs = [allow(false)?, refuse(false)?, families()?];
+        Ok(Self { programs: programs.into() })
+    }
+
+    /// Builds the filter of a container whose programs may make sandboxes of their own.
+    pub fn with_sandboxes() -> Result<Self, ContainerError> {
+        let programs = [allow(true)?, refuse(true)?, families()?];
         Ok(Self { programs: programs.into() })
     }
 
@@ -69,10 +75,24 @@ fn when(conditions: &[(u8, SeccompCmpOp, u64)]) -> Result<SeccompRule, Container
     SeccompRule::new(conditions.iter().map(condition).collect::<Result<_, _>>()?).map_err(failed)
 }
 
-fn allow() -> Result<BpfProgram, ContainerError> {
+/// What takes to make a sandbox; everything of it has a meaning in namespaces of one's own only.
+const SANDBOXES: &[libc::c_long] = &[
+    libc::SYS_mount,
+    libc::SYS_pivot_root,
+    libc::SYS_setdomainname,
+    libc::SYS_sethostname,
+    libc::SYS_setns,
+    libc::SYS_umount2,
+    libc::SYS_unshare,
+];
+
+fn allow(sandboxes: bool) -> Result<BpfProgram, ContainerError> {
     let mut rules: Rules = calls::ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
     // No new namespaces; clone3 hides its flags in memory, so it does not exist and C libraries use clone.
     rules.insert(libc::SYS_clone, vec![when(&[(0, SeccompCmpOp::MaskedEq(NAMESPACES), 0)])?]);
+    if sandboxes {
+        rules.extend(SANDBOXES.iter().chain(&[libc::SYS_clone]).map(|call| (*call, Vec::new())));
+    }
     // PER_LINUX, PER_LINUX32, each with UNAME26, and the query.
     let personalities = [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff];
     let personality = |value| when(&[(0, SeccompCmpOp::Eq, value)]);
@@ -80,11 +100,14 @@ fn allow() -> Result<BpfProgram, ContainerError> {
     compile(rules, errno(libc::ENOSYS), SeccompAction::Allow)
 }
 
-fn refuse() -> Result<BpfProgram, ContainerError> {
+fn refuse(sandboxes: bool) -> Result<BpfProgram, ContainerError> {
     let mut rules: Rules = calls::REFUSED.iter().map(|call| (*call, Vec::new())).collect();
     let any = (0..32).filter(|bit| NAMESPACES & 1 << bit != 0).map(|bit| 1 << bit);
     let flag = |flag| when(&[(0, SeccompCmpOp::MaskedEq(flag), flag)]);
     rules.insert(libc::SYS_clone, any.map(flag).collect::<Result<_, _>>()?);
+    if sandboxes {
+        rules.retain(|call, _| *call != libc::SYS_clone && !SANDBOXES.contains(call));
+    }
     // Typing into the terminal of whoever started us.
     let terminal = |request| when(&[(1, SeccompCmpOp::Eq, request)]);
     rules.insert(libc::SYS_ioctl, vec![terminal(0x5412)?, terminal(0x541c)?]);
@@ -129,5 +152,8 @@ mod tests {
         assert_eq!(filter.programs.len(), 3);
         // The kernel's BPF_MAXINSNS.
         assert!(filter.programs.iter().all(|program| program.len() <= 4096));
+        assert_eq!(Filter::with_sandboxes().expect("build").programs.len(), 3);
+        // What is allowed for sandboxes is refused to others, and not unknown.
+        assert!(SANDBOXES.iter().all(|call| calls::REFUSED.contains(call)));
     }
 }

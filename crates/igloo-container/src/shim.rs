@@ -75,11 +75,12 @@ fn start(control: &OwnedFd, stdio: [OwnedFd; 3], filter: &Filter) -> Result<Init
     let layers = base.join("layers");
     igloo_base::file::create_dirs(&root)?;
     rootfs::assemble(&spec, identity, &layers, &root)?;
-    let (pid, pidfd, terminal) = create(&spec, &base, &root, stdio, filter)?;
+    let filter = if spec.sandboxes { Filter::with_sandboxes()? } else { filter.clone() };
+    let (pid, pidfd, terminal) = create(&spec, &base, &root, stdio, &filter)?;
     let fds: Vec<_> = [Some(&pidfd), terminal.as_ref()].into_iter().flatten().map(AsFd::as_fd).collect();
     // A supervisor that is gone is noticed later, as the end of its requests.
     drop(protocol::send(control, &ShimReply::Started, &fds));
-    Ok(Init { pid, pidfd, spec, signals, filter: filter.clone() })
+    Ok(Init { pid, pidfd, spec, signals, filter })
 }
 
 fn receive_start(control: &OwnedFd) -> Result<(Start, Vec<OwnedFd>), ContainerError> {

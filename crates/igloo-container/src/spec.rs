@@ -45,6 +45,10 @@ pub struct ContainerSpec {
     pub nofile: Option<u64>,
     /// Root file system read-only (volumes and `/tmp`-like mounts stay writable).
     pub read_only: bool,
+    /// Its programs may make sandboxes of their own: namespaces and mounts, as builders do. Takes away the cover of `/proc`,
+    /// and gives root CAP_SYS_ADMIN in the container's own user namespace.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sandboxes: bool,
     /// Input and output are a terminal of the container's own, with so many rows and columns;
     /// [`crate::Container::terminal`] is its other end.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -130,6 +130,7 @@ static SHELL_REF: Kind = Kind::Table(&SHELL);
 static SERVICE_REF: Kind = Kind::Table(&SERVICE);
 static IMAGE_REF: Kind = Kind::Table(&IMAGE);
 static DECISION_REF: Kind = Kind::Choice(&["ignore", "recipe", "sandbox"]);
+static LOOSEN_REF: Kind = Kind::Choice(&["sandboxes"]);
 static SYSTEM_REF: Kind = Kind::Choice(&["x86_64-linux", "amd64", "aarch64-linux", "arm64"]);
 static SUITE_REF: Kind = Kind::Text(Some(SUITE));
 
@@ -269,6 +270,12 @@ pub(crate) static SERVICE: Table = Table {
         key("ready", Kind::Table(&READY), "How to see that it is ready.").also(&["healthcheck", "health", "probe"]),
         key("restart", Kind::Choice(&["no", "on-failure", "always", "unless-stopped"]), "When it is started again, `on-failure` unless said."),
         key("limits", Kind::Table(&LIMITS), "What it may use.").also(&["resources", "deploy"]),
+        key(
+            "loosen",
+            Kind::List(&LOOSEN_REF),
+            "What of the isolation is given up: `sandboxes` lets its programs make namespaces and mounts of their own.",
+        )
+        .also(&["cap_add", "security_opt", "privileged"]),
         key("stop-signal", TEXT, "The signal that asks it to stop, `SIGTERM` unless said."),
         key("stop-grace", Kind::Text(Some(DURATION)), "How long it has before it is killed, `10s` unless said.")
             .also(&["stop_grace_period", "stop-timeout"]),

@@ -284,6 +284,8 @@ pub struct Service {
     pub isolation: Isolation,
     /// Its host name; the service's name unless said.
     pub hostname: Option<String>,
+    /// Its programs may make namespaces and mounts of their own (`loosen = ["sandboxes"]`).
+    pub sandboxes: bool,
 }
 
 /// Something mounted into a service.

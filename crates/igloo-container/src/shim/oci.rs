@@ -60,10 +60,16 @@ fn translate(spec: &ContainerSpec, base: &Path, root: &Path) -> Result<Spec, Oci
         .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build());
     let mut masked: Vec<String> = MASKED.iter().map(|path| (*path).to_owned()).collect();
     masked.extend(thermal_throttles());
+    let mut read_only: Vec<String> = READ_ONLY.iter().map(|path| (*path).to_owned()).collect();
+    if spec.sandboxes {
+        // The kernel lets nobody mount a `/proc` that shows more than the one that is there.
+        masked.retain(|path| !path.starts_with("/proc/"));
+        read_only.retain(|path| !path.starts_with("/proc/"));
+    }
     let linux = LinuxBuilder::default()
         .namespaces(namespaces.into_iter().collect::<Result<Vec<_>, _>>()?)
         .masked_paths(masked)
-        .readonly_paths(READ_ONLY.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>())
+        .readonly_paths(read_only)
         .cgroups_path(format!("/igloo-{}", spec.id))
         .build()?;
     SpecBuilder::default()
@@ -95,6 +101,10 @@ fn process(spec: &ContainerSpec) -> Result<libcontainer::oci_spec::runtime::Proc
         Cap::SysChroot,
         Cap::Setfcap,
     ]);
+    let mut bounding = bounding;
+    if spec.sandboxes {
+        bounding.insert(Cap::SysAdmin);
+    }
     let effective = if spec.user.uid == 0 { bounding.clone() } else { HashSet::new() };
     let capabilities = LinuxCapabilitiesBuilder::default()
         .bounding(bounding)

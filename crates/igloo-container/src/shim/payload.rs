@@ -23,6 +23,7 @@ const NOT_RUN: i32 = 127;
 pub(super) struct Payload {
     args: Vec<String>,
     env: Vec<(String, String)>,
+    bounding: Capabilities,
     effective: Capabilities,
     filter: Filter,
     terminal: Option<(u16, u16)>,
@@ -36,7 +37,11 @@ impl Payload {
         Self {
             args: spec.args.clone(),
             env: spec.env.clone(),
-            effective: Capabilities::of(&spec.user),
+            bounding: if spec.sandboxes { Capabilities::SANDBOXES } else { Capabilities::CONTAINER },
+            effective: match spec.sandboxes {
+                true => Capabilities::SANDBOXES.if_root(&spec.user),
+                false => Capabilities::of(&spec.user),
+            },
             filter,
             terminal: spec.terminal,
             report: report.as_raw_fd(),
@@ -52,7 +57,7 @@ impl Payload {
         let close_the_locks = || {
             // libcontainer has done most of this; what it has not done is fatal here, not a warning.
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).act("bind its life to the shim's")?;
-            harden::set_capabilities(Capabilities::CONTAINER, self.effective)?;
+            harden::set_capabilities(self.bounding, self.effective)?;
             harden::no_new_privs()?;
             sys::close_on_exec().act("mark descriptors close-on-exec")?;
             self.filter.install()

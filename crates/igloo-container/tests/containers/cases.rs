@@ -25,6 +25,7 @@ pub const ALL: &[Case] = &[
     ("locks", locks),
     ("system_calls", system_calls),
     ("masked_and_read_only", masked_and_read_only),
+    ("sandboxes_of_its_own", sandboxes_of_its_own),
     ("what_is_seen", what_is_seen),
     ("generated_files", generated_files),
     ("attrs", attrs),
@@ -183,6 +184,30 @@ fn masked_and_read_only(lab: &Lab) {
         mknod /tmp/null c 1 3 2>/dev/null && cat /tmp/null && echo made a device
         ls /sys/class/net";
     assert_eq!(lab.out("masked", script), "lo\n");
+}
+
+/// What Nix's builder does, where that was asked for: and nothing of the machine comes into reach by it.
+fn sandboxes_of_its_own(lab: &Lab) {
+    let script = "
+        unshare -m -p -i -u -n -f sh -c 'hostname inner; mount -t proc p /proc; mount -t tmpfs t /tmp; echo $$; hostname' 2>&1
+        hostname
+        unshare -U -r -m -p -f sh -c 'mount -t proc p /proc && echo $$' 2>&1
+        ls /tmp
+        for f in /proc/sysrq-trigger /proc/sys/kernel/core_pattern /proc/sys/vm/drop_caches; do
+            echo x 2>/dev/null >$f && echo written $f
+        done
+        mknod /tmp/null c 1 3 2>/dev/null && cat /tmp/null && echo made a device
+        for f in /proc/kcore /proc/kmsg; do head -c 1 $f >/dev/null 2>&1 && echo readable $f; done
+        true";
+    let mut spec = lab.sh("sandboxes", script);
+    spec.sandboxes = true;
+    assert_eq!(lab.run(&spec).ok(), "1\ninner\nsandboxes-host\n1\n");
+    // Nobody else than root of the container gets anything by it.
+    let mut spec =
+        lab.sh("sandboxes-user", "unshare -m true 2>/dev/null && echo a namespace; grep CapEff /proc/self/status");
+    spec.sandboxes = true;
+    spec.user = User { uid: 1000, gid: 1000, home: "/".into(), ..User::default() };
+    assert_eq!(lab.run(&spec).ok(), "CapEff:\t0000000000000000\n");
 }
 
 fn what_is_seen(lab: &Lab) {

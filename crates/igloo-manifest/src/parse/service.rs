@@ -42,6 +42,13 @@ pub(super) fn service(cx: &mut Context, entry: &Entry, places: &mut Places) -> O
     let stop_grace = fields.parsed(cx, "stop-grace", words::duration).unwrap_or(STOP_GRACE);
     let isolation = fields.choice(cx, "isolation", &Isolation::NAMES).unwrap_or(Isolation::Container);
     let hostname = fields.checked(cx, "hostname", words::hostname);
+    let loosen = fields.get("loosen").map(|node| cx.texts("loosen", node)).unwrap_or_default();
+    for (text, node) in &loosen {
+        if *text != "sandboxes" {
+            let message = format!("`{text}` can't be given up");
+            cx.error(node.inner_span(cx.text), message, "", Some("`sandboxes` can".to_owned()));
+        }
+    }
     Some(Service {
         content,
         run: run?,
@@ -56,6 +63,7 @@ pub(super) fn service(cx: &mut Context, entry: &Entry, places: &mut Places) -> O
         stop_grace,
         isolation,
         hostname,
+        sandboxes: !loosen.is_empty(),
     })
 }
 

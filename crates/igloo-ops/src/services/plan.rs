@@ -108,6 +108,7 @@ fn container(
         limits: Limits { memory: declared.limits.memory, cpus: declared.limits.cpus, pids: declared.limits.pids },
         nofile: None,
         read_only: false,
+        sandboxes: declared.sandboxes,
         terminal: None,
     })
 }
