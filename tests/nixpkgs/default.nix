@@ -31,6 +31,5 @@ lib.fix (builtins.foldl' (f: overlay: lib.extends overlay f) base (
     (import ./pkgs/c.nix)
     (import ./pkgs/python.nix)
     (import ./pkgs/marked.nix)
-    (import ./pkgs/debian-sources.nix)
   ] ++ overlays
 ))

@@ -111,7 +111,7 @@ impl Shared {
 /// From so many bytes of archives on, the disk is told to write early.
 const LARGE: u64 = 8 << 20;
 /// And so often.
-const PERIOD: Duration = Duration::from_millis(100);
+const PERIOD: Duration = Duration::from_millis(500);
 
 impl Shared {
     /// Has the disk write while archives are being unpacked, so that little is left to wait for at the end.
