@@ -1,5 +1,5 @@
-//! A .deb becomes a tree in one pass: read, hash, decompress, write and hash the result, while each byte is in the
-//! core's cache. Foreign names never reach the kernel as paths through anything but directories made here.
+//! A .deb becomes a tree in one pass: read, hash, decompress and write; what is written is hashed from the page cache,
+//! in the order that Nix wants. Foreign names never reach the kernel as paths through anything but directories made here.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -134,10 +134,9 @@ fn unpack_from(input: &mut impl Read, deb: &DebSource, into: &Path) -> Result<Un
     };
     let meta = serde_json::to_vec(&meta).map_err(io::Error::other).at("write", into.join("meta.json"))?;
     tree.whole_file("meta.json", false, &meta).map_err(failed)?;
-    let (nar_hash, nar_size) = match tree.finish().map_err(failed)? {
-        Some(known) => known,
-        None => tree::hash(into)?,
-    };
+    tree.finish().map_err(failed)?;
+    // Not on the way: an archive of dpkg's has symlinks last, and so is hardly ever in the order of Nix's.
+    let (nar_hash, nar_size) = tree::hash(into)?;
     let DebId { name, version, architecture } = &deb.id;
     Ok(Unpacked { nar_hash, nar_size, name: igloo_formats::deb::meta::object_name(name, version, architecture) })
 }

@@ -107,7 +107,7 @@ const GATHER: usize = 32 << 10;
 /// Content from this length on goes to the writer as it is.
 const DIRECT: usize = 4 << 10;
 
-/// Writes one archive, token by token; the caller knows the order. See [`TreeWriter`] for one that checks it.
+/// Writes one archive, token by token; the caller knows the order.
 pub struct Writer<W> {
     out: W,
     gathered: Vec<u8>,
@@ -220,182 +220,60 @@ fn wrong_size(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("a file {what} while it was read"))
 }
 
-/// Writes an archive of a directory from paths that come in the order of the archive, parents first.
-///
-/// Most tar archives are sorted just so; for them, the hash of the archive is known when the last byte is unpacked.
-/// The first path out of order ends it: every later call says `false`, and the tree has to be read again.
-pub struct TreeWriter<W> {
-    out: Writer<W>,
-    /// Names of the open directories below the root, and at each level the last name that was written.
-    open: Vec<Vec<u8>>,
-    last: Vec<Vec<u8>>,
-    ordered: bool,
-}
-
-impl<W: Write> TreeWriter<W> {
-    /// Begins an archive whose root is a directory.
-    pub fn new(out: W) -> Self {
-        let mut out = Writer::new(out);
-        out.begin_dir();
-        Self { out, open: Vec::new(), last: vec![Vec::new()], ordered: true }
-    }
-
-    /// A directory. One that is still open is not written again.
-    pub fn dir(&mut self, path: &str) -> io::Result<bool> {
-        let components: Vec<&[u8]> = path.split('/').map(str::as_bytes).collect();
-        let still_open = components.iter().zip(&self.open).take_while(|(a, b)| **a == b.as_slice()).count();
-        if self.ordered && still_open == components.len() {
-            return Ok(true);
-        }
-        let Some(name) = self.parents(path)? else { return Ok(false) };
-        self.enter(name)
-    }
-
-    /// A symlink.
-    pub fn symlink(&mut self, path: &str, target: &[u8]) -> io::Result<bool> {
-        let Some(name) = self.parents(path)? else { return Ok(false) };
-        if !self.follows(name) {
-            return Ok(false);
-        }
-        self.out.begin_entry(name);
-        self.out.symlink(target)?;
-        self.out.end_entry()?;
-        Ok(true)
-    }
-
-    /// Begins a file; on `true`, `size` bytes of [`TreeWriter::content`] must follow, then [`TreeWriter::end_file`].
-    pub fn begin_file(&mut self, path: &str, executable: bool, size: u64) -> io::Result<bool> {
-        let Some(name) = self.parents(path)? else { return Ok(false) };
-        if !self.follows(name) {
-            return Ok(false);
-        }
-        self.out.begin_entry(name);
-        self.out.begin_file(executable, size);
-        Ok(true)
-    }
-
-    /// Some content of the open file.
-    pub fn content(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.out.content(bytes)
-    }
-
-    /// Ends the open file.
-    pub fn end_file(&mut self) -> io::Result<()> {
-        self.out.end_file()?;
-        self.out.end_entry()
-    }
-
-    /// Ends the archive; `None` if a path was out of order.
-    pub fn finish(mut self) -> io::Result<Option<W>> {
-        if !self.ordered {
-            return Ok(None);
-        }
-        self.leave(0)?;
-        self.out.end_dir();
-        self.out.finish().map(Some)
-    }
-
-    /// Opens what lies between the root and `path`; its last component, or `None` if the order is lost.
-    fn parents<'a>(&mut self, path: &'a str) -> io::Result<Option<&'a [u8]>> {
-        let (parent, name) = match path.rsplit_once('/') {
-            Some((parent, name)) => (parent, name),
-            None => ("", path),
-        };
-        let mut depth = 0;
-        for component in parent.split('/').filter(|c| !c.is_empty()).map(str::as_bytes) {
-            if !self.ordered {
-                return Ok(None);
-            }
-            if self.open.get(depth).map(Vec::as_slice) != Some(component) {
-                self.leave(depth)?;
-                if !self.enter(component)? {
-                    return Ok(None);
-                }
-            }
-            depth += 1;
-        }
-        if self.ordered {
-            self.leave(depth)?;
-        }
-        Ok(self.ordered.then_some(name.as_bytes()))
-    }
-
-    fn enter(&mut self, name: &[u8]) -> io::Result<bool> {
-        if !self.follows(name) {
-            return Ok(false);
-        }
-        self.out.begin_entry(name);
-        self.out.begin_dir();
-        self.open.push(name.to_vec());
-        self.last.push(Vec::new());
-        Ok(true)
-    }
-
-    fn leave(&mut self, depth: usize) -> io::Result<()> {
-        while self.open.len() > depth {
-            self.open.pop();
-            self.last.pop();
-            self.out.end_dir();
-            self.out.end_entry()?;
-        }
-        Ok(())
-    }
-
-    /// Notes `name` as the last of the innermost open directory, if it may follow there.
-    fn follows(&mut self, name: &[u8]) -> bool {
-        match self.last.last_mut() {
-            Some(last) if last.as_slice() < name => {
-                last.clear();
-                last.extend_from_slice(name);
-            }
-            _ => self.ordered = false,
-        }
-        self.ordered
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use igloo_base::Sha256;
 
-    fn leaf(tree: &mut TreeWriter<Vec<u8>>, path: &str, content: &[u8]) -> bool {
-        let ok = tree.begin_file(path, false, content.len() as u64).expect("memory");
-        if ok {
-            tree.content(content).expect("memory");
-            tree.end_file().expect("memory");
-        }
-        ok
+    /// An archive of a directory.
+    fn directory(fill: impl FnOnce(&mut Writer<Vec<u8>>)) -> Vec<u8> {
+        let mut writer = Writer::new(Vec::new());
+        writer.begin_dir();
+        fill(&mut writer);
+        writer.end_dir();
+        writer.finish().expect("memory")
+    }
+
+    fn entry(writer: &mut Writer<Vec<u8>>, name: &str, fill: impl FnOnce(&mut Writer<Vec<u8>>)) {
+        writer.begin_entry(name.as_bytes());
+        fill(writer);
+        writer.end_entry().expect("memory");
+    }
+
+    fn file(writer: &mut Writer<Vec<u8>>, name: &str, executable: bool, content: &[u8]) {
+        entry(writer, name, |writer| {
+            writer.begin_file(executable, content.len() as u64);
+            writer.content(content).expect("memory");
+            writer.end_file().expect("memory");
+        });
+    }
+
+    fn link(writer: &mut Writer<Vec<u8>>, name: &str, target: &str) {
+        entry(writer, name, |writer| writer.symlink(target.as_bytes()).expect("memory"));
+    }
+
+    fn below(writer: &mut Writer<Vec<u8>>, name: &str, fill: impl FnOnce(&mut Writer<Vec<u8>>)) {
+        entry(writer, name, |writer| {
+            writer.begin_dir();
+            fill(writer);
+            writer.end_dir();
+        });
     }
 
     #[test]
     fn the_tree_of_the_manual_hashes_as_nix_says() {
-        let mut tree = TreeWriter::new(Vec::new());
-        assert!(leaf(&mut tree, "B", b"x"));
-        assert!(leaf(&mut tree, "a.txt", b"hello\n"));
-        assert!(tree.symlink("l", b"a.txt").expect("memory"));
-        assert!(tree.begin_file("run", true, 10).expect("memory"));
-        tree.content(b"#!/bin/sh\n").expect("memory");
-        tree.end_file().expect("memory");
-        assert!(leaf(&mut tree, "sub/z", b""));
-        let nar = tree.finish().expect("memory").expect("ordered");
+        let nar = directory(|w| {
+            file(w, "B", false, b"x");
+            file(w, "a.txt", false, b"hello\n");
+            link(w, "l", "a.txt");
+            file(w, "run", true, b"#!/bin/sh\n");
+            below(w, "sub", |w| file(w, "z", false, b""));
+        });
         // nix-store --dump t | sha256sum
         assert_eq!(Sha256::of(&nar).to_string(), "b4c10ef90fc732f3568e43e113a727926f06a422300bb225f5700789abf1582e");
         let path = crate::nix::StorePath::fixed_recursive("t", Sha256::of(&nar), &[], false).expect("name");
         // nix store add-path t --name t --dry-run
         assert_eq!(path.full(), "/nix/store/wwkmkbhh3bariwn96wjkzybgzffq2bvg-t");
-    }
-
-    #[test]
-    fn order_is_by_bytes_at_every_level() {
-        let mut tree = TreeWriter::new(Vec::new());
-        assert!(tree.dir("a").expect("memory"));
-        assert!(leaf(&mut tree, "a/x", b""));
-        assert!(tree.dir("a").expect("still open"));
-        assert!(leaf(&mut tree, "a.b", b""), "`a` < `a.b`, though `a/` > `a.`");
-        assert!(!leaf(&mut tree, "a/y", b""), "`a` is closed");
-        assert!(!leaf(&mut tree, "z", b""), "and never again");
-        assert_eq!(tree.finish().expect("memory"), None);
     }
 
     #[test]
@@ -435,10 +313,10 @@ mod tests {
 
     #[test]
     fn archives_are_read_node_by_node() {
-        let mut tree = TreeWriter::new(Vec::new());
-        assert!(leaf(&mut tree, "d/f", b"hi"));
-        assert!(tree.symlink("l", b"../../etc/passwd").expect("memory"));
-        let nar = tree.finish().expect("memory").expect("ordered");
+        let nar = directory(|w| {
+            below(w, "d", |w| file(w, "f", false, b"hi"));
+            link(w, "l", "../../etc/passwd");
+        });
         assert_eq!(paths(&nar).expect("read"), ["/", "d/", "f false 2 hi", "..", "l -> ../../etc/passwd", ".."]);
         for cut in 0..nar.len() {
             assert!(paths(&nar[..cut]).is_err(), "{cut}");
@@ -516,11 +394,11 @@ mod tests {
 
     #[test]
     fn the_strict_parser_agrees() {
-        let mut tree = TreeWriter::new(Vec::new());
-        for i in 0..50 {
-            assert!(leaf(&mut tree, &format!("d{i:02}/f"), &vec![i; usize::from(i) * 997]));
-        }
-        let nar = tree.finish().expect("memory").expect("ordered");
+        let nar = directory(|w| {
+            for i in 0..50_u8 {
+                below(w, &format!("d{i:02}"), |w| file(w, "f", false, &vec![i; usize::from(i) * 997]));
+            }
+        });
         let entries = nix_archive::nar::decode(&nar).expect("well-formed");
         assert_eq!(entries.len(), 101, "50 files, 50 directories, the root");
     }

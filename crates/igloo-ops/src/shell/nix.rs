@@ -31,7 +31,7 @@ use crate::context::Context;
 use crate::error::OpsError;
 
 /// Version of what is kept. Raised by every change.
-const KEPT: u32 = 1;
+const KEPT: u32 = 2;
 /// The clock that files get their times from may be so much behind.
 const CLOCK: Duration = Duration::from_millis(10);
 /// Variables that are the caller's, not the shell's: those of `nix develop`, and what bash sets for itself.
@@ -112,6 +112,8 @@ struct Kept {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Watched {
     path: PathBuf,
+    /// It was opened: what counts is what it leads to, and not just what it is.
+    opened: bool,
     seen: Seen,
     /// Inode, size, and times of content and inode when it was so; as long as these are the same, it is.
     stamp: Option<(u64, u64, i64, i64)>,
@@ -245,11 +247,10 @@ fn find(place: &Path, of_nix: &str) -> Result<Option<Kept>, OpsError> {
         if watched.stamp.is_some() && watched.stamp == stamp {
             continue;
         }
-        let is_asked = matches!(watched.seen, Seen::Kind(_));
-        if look(&watched.path, !is_asked) != watched.seen {
+        if look(&watched.path, watched.opened) != watched.seen {
             return Ok(None);
         }
-        if !is_asked && watched.stamp != stamp {
+        if watched.opened && watched.stamp != stamp {
             (watched.stamp, touched) = (stamp, true);
         }
     }
@@ -359,6 +360,12 @@ fn evaluate(
     place: &Path,
     of_nix: String,
 ) -> Result<Kept, OpsError> {
+    let directory = match origin {
+        Origin::Flake { local: Some(path), .. } | Origin::File { path, .. } => path.clone(),
+        Origin::Flake { local: None, .. } => PathBuf::from("/"),
+    };
+    // First of all: `gc` takes what has none for a shell whose files are gone.
+    write_atomic(place.join("directory"), directory.as_os_str().as_bytes())?;
     let mut nix = Nix::find(&ctx.caller.environment)?;
     let profile = place.join("profile").to_string_lossy().into_owned();
     let mut words = vec!["print-dev-env", "--json", "--profile", &profile];
@@ -415,11 +422,6 @@ fn evaluate(
     write_atomic(place.join("env.bash"), script.as_bytes())?;
     let rc = format!("[ -n \"$PS1\" ] && [ -e ~/.bashrc ] && . ~/.bashrc\n. {}\n", quote(&place.join("env.bash")));
     write_atomic(place.join("rc.bash"), rc.as_bytes())?;
-    let directory = match origin {
-        Origin::Flake { local: Some(path), .. } | Origin::File { path, .. } => path.clone(),
-        Origin::Flake { local: None, .. } => PathBuf::from("/"),
-    };
-    write_atomic(place.join("directory"), directory.as_os_str().as_bytes())?;
     match is_unsure {
         true => remove_tree(place.join("kept.json"))?,
         false => write_atomic(place.join("kept.json"), &serde_json::to_vec(&kept).map_err(OpsError::Json)?)?,
@@ -480,9 +482,9 @@ fn watched(reads: &Reads, origin: &Origin) -> Vec<Watched> {
     let mut opened: BTreeSet<PathBuf> = reads.opened.iter().filter_map(map).collect();
     opened.extend(local.into_iter().flat_map(|local| [local.join("flake.nix"), local.join("flake.lock")]));
     let asked: BTreeSet<PathBuf> = reads.asked.iter().filter_map(map).filter(|path| !opened.contains(path)).collect();
-    let watch = |path: PathBuf, content| {
-        let stamp = if content { stamp(&path) } else { None };
-        Watched { seen: look(&path, content), stamp, path }
+    let watch = |path: PathBuf, opened| {
+        let stamp = if opened { stamp(&path) } else { None };
+        Watched { seen: look(&path, opened), opened, stamp, path }
     };
     let all = opened.into_iter().map(|p| watch(p, true)).chain(asked.into_iter().map(|p| watch(p, false)));
     all.collect()
@@ -540,7 +542,8 @@ pub(crate) fn sweep(ctx: &Context<'_>) -> Result<(), OpsError> {
     let all = ctx.dirs.state.join("nix-shells");
     let Ok(entries) = fs::read_dir(&all) else { return Ok(()) };
     for entry in entries.flatten() {
-        let directory = read_optional(entry.path().join("directory"))?.unwrap_or_default();
+        // Without one it is being made, or was when its maker was killed, and is next to nothing.
+        let Some(directory) = read_optional(entry.path().join("directory"))? else { continue };
         if !Path::new(std::ffi::OsStr::from_bytes(&directory)).exists() {
             remove_tree(entry.path())?;
         }
@@ -601,6 +604,10 @@ mod tests {
         assert_ne!(look(&file, true), before);
         assert_eq!(look(&file, false), kind);
         assert_eq!(look(base.path(), true), listing);
+        let link = base.path().join("l");
+        std::os::unix::fs::symlink("f", &link).expect("link");
+        assert_eq!(look(&link, true), look(&file, true), "opened, it is what it leads to");
+        assert_eq!(look(&link, false), Seen::Link("f".into()), "asked for, it is itself");
         fs::write(base.path().join("g"), "").expect("write");
         assert_ne!(look(base.path(), true), listing);
     }

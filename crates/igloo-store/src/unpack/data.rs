@@ -48,7 +48,7 @@ pub(crate) fn unpack<R: Read>(mut tar: TarReader<R>, tree: &mut TreeMaker) -> Re
             (_, Some(_)) => return Err(refused("which was there before")),
             (TarKind::Dir, None) => tree.dir(&in_data(&entry.path))?,
             (TarKind::File, None) => {
-                tree.file(&in_data(&entry.path), entry.mode & 0o100 != 0, header.size, &mut tar)?;
+                tree.file(&in_data(&entry.path), entry.mode & 0o100 != 0, &mut tar)?;
             }
             (TarKind::Symlink, None) => {
                 let target = symlink_target(&header.link).ok_or_else(|| refused("a symlink with a bad target"))?;
@@ -62,7 +62,7 @@ pub(crate) fn unpack<R: Read>(mut tar: TarReader<R>, tree: &mut TreeMaker) -> Re
                 let first = first.ok_or_else(|| refused("a hard link to something that is no file before it"))?;
                 // One inode has one owner and mode: those of its first name.
                 let target = first.target.clone().unwrap_or(target);
-                tree.hard_link(&in_data(&entry.path), &in_data(&target), first.mode & 0o100 != 0, first.size)?;
+                tree.hard_link(&in_data(&entry.path), &in_data(&target))?;
                 entry = Entry { path: entry.path, kind: Kind::Hard, target: Some(target), ..first.clone() };
             }
             (TarKind::Special, None) => return Err(refused("which is a device, a pipe, or unknown")),

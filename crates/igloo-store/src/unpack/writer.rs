@@ -1,13 +1,11 @@
-//! Writes a tree from entries in the order of an archive, and hashes it on the way if that order is the right one.
+//! Writes a tree from entries in the order of an archive.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use igloo_base::digest::HashWriter;
-use igloo_base::{At, Sha256};
+use igloo_base::At;
 use igloo_formats::deb::archive::ArchiveError;
-use igloo_formats::nix::nar::TreeWriter;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::Failure;
@@ -22,8 +20,6 @@ pub(crate) struct TreeMaker {
     open: Vec<(String, OwnedFd)>,
     /// Every directory, to be sealed at the end.
     dirs: Vec<String>,
-    nar: TreeWriter<HashWriter<io::Sink>>,
-    ordered: bool,
     /// Modes given at creation do not stick, because of the umask or a default ACL.
     chmod: bool,
 }
@@ -33,15 +29,7 @@ impl TreeMaker {
     pub(crate) fn new(path: &Path) -> Result<Self, Failure> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty()).at("open", path)?;
-        let mut maker = Self {
-            root,
-            path: path.to_owned(),
-            open: Vec::new(),
-            dirs: Vec::new(),
-            nar: TreeWriter::new(HashWriter::new(io::sink())),
-            ordered: true,
-            chmod: false,
-        };
+        let mut maker = Self { root, path: path.to_owned(), open: Vec::new(), dirs: Vec::new(), chmod: false };
         maker.chmod = maker.probe_modes().at("write", path)?;
         Ok(maker)
     }
@@ -60,7 +48,7 @@ impl TreeMaker {
         let made = self.in_parent(path, |parent, name| rustix::fs::mkdirat(parent, name, Mode::RWXU));
         made.at("create the directory", self.path.join(path))?;
         self.dirs.push(path.to_owned());
-        self.hash(path, |nar| nar.dir(path))
+        Ok(())
     }
 
     /// Makes a symlink.
@@ -69,36 +57,22 @@ impl TreeMaker {
             rustix::fs::symlinkat(target, parent, name)?;
             rustix::fs::utimensat(parent, name, &TIMES, AtFlags::SYMLINK_NOFOLLOW)
         });
-        made.at("create the symlink", self.path.join(path))?;
-        self.hash(path, |nar| nar.symlink(path, target.as_bytes()))
+        Ok(made.at("create the symlink", self.path.join(path))?)
     }
 
     /// Makes a file from what `next` yields, until that is empty.
-    pub(crate) fn file(
-        &mut self,
-        path: &str,
-        executable: bool,
-        size: u64,
-        source: &mut dyn Source,
-    ) -> Result<(), Failure> {
+    pub(crate) fn file(&mut self, path: &str, executable: bool, source: &mut dyn Source) -> Result<(), Failure> {
         let file = self.in_parent(path, |parent, name| create(parent, name, executable));
         let file = file.at("create", self.path.join(path))?;
-        self.hash(path, |nar| nar.begin_file(path, executable, size))?;
         loop {
             let mut chunk = source.next()?;
             if chunk.is_empty() {
                 break;
             }
-            if self.ordered {
-                self.nar.content(chunk).at("hash", &self.path)?;
-            }
             while !chunk.is_empty() {
                 let n = rustix::io::write(&file, chunk).at("write", self.path.join(path))?;
                 chunk = &chunk[n..];
             }
-        }
-        if self.ordered {
-            self.nar.end_file().at("hash", &self.path)?;
         }
         self.seal(&file, executable).at("write", self.path.join(path))?;
         Ok(())
@@ -106,56 +80,26 @@ impl TreeMaker {
 
     /// Makes a file from memory.
     pub(crate) fn whole_file(&mut self, path: &str, executable: bool, content: &[u8]) -> Result<(), Failure> {
-        self.file(path, executable, content.len() as u64, &mut Whole(content))
+        self.file(path, executable, &mut Whole(content))
     }
 
     /// Gives the file `first`, which was made here, a second name.
-    pub(crate) fn hard_link(&mut self, path: &str, first: &str, executable: bool, size: u64) -> Result<(), Failure> {
+    pub(crate) fn hard_link(&mut self, path: &str, first: &str) -> Result<(), Failure> {
         // Every component of `first` was made here as a directory, the last as a file.
         let root = self.root.try_clone().at("open", &self.path)?;
         let made =
             self.in_parent(path, |parent, name| rustix::fs::linkat(&root, first, parent, name, AtFlags::empty()));
-        made.at("create the hard link", self.path.join(path))?;
-        self.hash(path, |nar| nar.begin_file(path, executable, size))?;
-        if self.ordered {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let file = rustix::fs::openat(&self.root, first, flags, Mode::empty()).at("open", self.path.join(first))?;
-            let mut buffer = vec![0; 128 << 10];
-            loop {
-                let n = rustix::io::read(&file, &mut buffer[..]).at("read", self.path.join(first))?;
-                if n == 0 {
-                    break;
-                }
-                self.nar.content(&buffer[..n]).at("hash", &self.path)?;
-            }
-            self.nar.end_file().at("hash", &self.path)?;
-        }
-        Ok(())
+        Ok(made.at("create the hard link", self.path.join(path))?)
     }
 
-    /// Seals all directories but the root. Digest and size of the archive, if entries came in its order.
-    pub(crate) fn finish(mut self) -> Result<Option<(Sha256, u64)>, Failure> {
+    /// Seals all directories but the root.
+    pub(crate) fn finish(mut self) -> Result<(), Failure> {
         self.open.clear();
         for dir in &self.dirs {
             // Every component was made here as a directory, so that the path leads nowhere else.
             let sealed = rustix::fs::chmodat(&self.root, dir.as_str(), Mode::from_raw_mode(0o555), AtFlags::empty())
                 .and_then(|()| rustix::fs::utimensat(&self.root, dir.as_str(), &TIMES, AtFlags::SYMLINK_NOFOLLOW));
             sealed.at("seal the directory", self.path.join(dir))?;
-        }
-        let hash = self.nar.finish().at("hash", &self.path)?;
-        Ok(hash.map(|hash| {
-            let (_, digest, size) = hash.finish();
-            (digest, size)
-        }))
-    }
-
-    fn hash(
-        &mut self,
-        path: &str,
-        entry: impl FnOnce(&mut TreeWriter<HashWriter<io::Sink>>) -> io::Result<bool>,
-    ) -> Result<(), Failure> {
-        if self.ordered {
-            self.ordered = entry(&mut self.nar).at("hash", self.path.join(path))?;
         }
         Ok(())
     }

@@ -87,7 +87,9 @@ const FLAKE: &str = r#"{
 fn a_flakes_shell_is_evaluated_once_and_again_when_what_it_read_changes() {
     let Some(world) = World::new("flake") else { return };
     world.write("data.txt", "first");
-    world.write("unrelated.txt", "x");
+    // Another content each time, so that Nix copies it, and looks at its links.
+    world.write("unrelated.txt", &world.directory.display().to_string());
+    std::os::unix::fs::symlink("unrelated.txt", world.directory.join("link")).expect("link");
     world.write("flake.nix", FLAKE);
     let show = ["shell", "--nix", "--", "sh", "-c", "hello; echo \"$GREETING|$DATA|$EXTRA|$IN_NIX_SHELL\""];
     let shown = world.run(&show);
