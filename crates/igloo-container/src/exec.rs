@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use igloo_base::At;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Signal};
 use rustix::thread::ThreadNameSpaceType as Namespace;
@@ -58,7 +59,7 @@ pub fn exec_in(spec: &ExecSpec) -> Result<Ended, EnterError> {
     rustix::thread::move_into_thread_name_spaces(container.pidfd.as_fd(), container.namespaces)
         .act("enter the container")?;
     not_dumpable().act("hide this process")?;
-    job::run(|| {
+    let ended = job::run(|| {
         let workdir = if spec.workdir.as_os_str().is_empty() { "/".as_ref() } else { spec.workdir.as_path() };
         rustix::process::chdir(workdir).at("change to the directory", workdir)?;
         harden::close_on_exec()?;
@@ -68,8 +69,20 @@ pub fn exec_in(spec: &ExecSpec) -> Result<Ended, EnterError> {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).act("bind its life to igloo's")?;
         let program = command::find(&spec.args, &spec.env)?;
         Err(command::exec(&program, &spec.args, &spec.env))
-    })
+    });
+    match ended {
+        // So the kernel says that it starts nothing in a container that is ending.
+        Err(EnterError::System { source, .. })
+            if source.raw_os_error() == Some(libc::ENOMEM) && container.ends_within(ENDING) =>
+        {
+            Err(ContainerError::Gone { peer: "container" }.into())
+        }
+        other => other,
+    }
 }
+
+/// How long a container takes at most from its last breath to its end.
+const ENDING: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 
 struct Container {
     pidfd: OwnedFd,
@@ -103,6 +116,12 @@ impl Container {
             return Err(EnterError::Spec("that process is in no container"));
         }
         Ok(Self { pidfd, namespaces })
+    }
+
+    /// Whether its program has ended, or does within some time.
+    fn ends_within(&self, time: Timespec) -> bool {
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        rustix::event::poll(&mut fds, Some(&time)).is_ok_and(|ready| ready > 0)
     }
 
     /// Limits hold for the command as well. Where the caller may not move processes (another session's part of the
