@@ -244,6 +244,18 @@ pub(crate) fn files_digest(project: &Project) -> Result<Option<Sha256>, OpsError
 fn digest_into(base: &Path, path: &Path, text: &mut Vec<u8>) -> Result<(), OpsError> {
     let name = path.strip_prefix(base).unwrap_or(path).as_os_str().as_bytes();
     let Ok(meta) = fs::metadata(path) else { return Ok(()) };
+    if meta.is_dir()
+        && path.parent() != Some(base)
+        && let Ok(target) = fs::read_link(path)
+    {
+        // Not followed, since it may lead back here.
+        text.extend_from_slice(name);
+        text.extend_from_slice(target.as_os_str().as_bytes());
+        return Ok(());
+    }
+    if !meta.is_dir() && !meta.is_file() {
+        return Ok(());
+    }
     if meta.is_dir() {
         let mut entries: Vec<PathBuf> = fs::read_dir(path).at("list", path)?.flatten().map(|e| e.path()).collect();
         entries.sort();

@@ -284,6 +284,8 @@ fn look(path: &Path, content: bool) -> Seen {
             let names = fs::read_dir(path).map(|all| all.flatten().map(|e| e.file_name()).collect::<BTreeSet<_>>());
             Seen::Directory(Sha256::of(format!("{:?}", names.unwrap_or_default()).as_bytes()).to_string())
         }
+        // A pipe would be waited for.
+        Ok(meta) if !meta.is_file() => Seen::Kind(meta.mode() & 0o170_000),
         Ok(_) => fs::read(path).map_or(Seen::Missing, |bytes| Seen::File(Sha256::of(&bytes).to_string())),
         Err(_) => Seen::Missing,
     }
@@ -419,12 +421,13 @@ fn evaluate(
         bash: text_of("SHELL").filter(|path| path.starts_with("/nix/") && path.ends_with("bash")).map(PathBuf::from),
     };
     let script = script(&env);
+    // Killed between here and the end, Nix is asked again: a script must never stand beside another's record.
+    remove_tree(place.join("kept.json"))?;
     write_atomic(place.join("env.bash"), script.as_bytes())?;
     let rc = format!("[ -n \"$PS1\" ] && [ -e ~/.bashrc ] && . ~/.bashrc\n. {}\n", quote(&place.join("env.bash")));
     write_atomic(place.join("rc.bash"), rc.as_bytes())?;
-    match is_unsure {
-        true => remove_tree(place.join("kept.json"))?,
-        false => write_atomic(place.join("kept.json"), &serde_json::to_vec(&kept).map_err(OpsError::Json)?)?,
+    if !is_unsure {
+        write_atomic(place.join("kept.json"), &serde_json::to_vec(&kept).map_err(OpsError::Json)?)?;
     }
     Ok(kept)
 }
