@@ -176,6 +176,8 @@ pub enum SpecKind {
     },
     /// `flake:<reference>`: an output of a flake.
     Flake(String),
+    /// `/nix/store/HASH-NAME`: a store path, as it is.
+    StorePath(String),
 }
 
 /// What is in an environment; shells, services and images share it.

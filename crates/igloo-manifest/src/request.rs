@@ -13,12 +13,15 @@ use crate::sets;
 /// The source of `flake:` packages in an [`EnvironmentRequest`]; no manifest can declare one of this name.
 pub const FLAKES: &str = "flake";
 
+/// The source of packages that are store paths.
+pub const STORE: &str = "store";
+
 /// What is to be resolved for one environment from one source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnvironmentRequest {
     /// The environment, `shells.default`.
     pub key: String,
-    /// The source's name, or [`FLAKES`]; an environment of two sources has one request for each.
+    /// The source's name, [`FLAKES`] or [`STORE`]; an environment of two sources has one request for each.
     pub source: String,
     /// The packages asked for: sets expanded, sorted, so that an order of writing decides nothing.
     pub roots: Vec<Root>,
@@ -151,6 +154,7 @@ impl Manifest {
             match &spec.kind {
                 SpecKind::Exclude(name) => drop(into.excludes.insert(name.clone())),
                 SpecKind::Flake(reference) => into.add(FLAKES, reference, None, None, span),
+                SpecKind::StorePath(path) => into.add(STORE, path, None, None, span),
                 SpecKind::Package { source, name, version, suite } => {
                     if let Some(source) = source.as_deref().or_else(|| self.default_source()) {
                         into.add(source, name, version.clone(), suite.clone(), span);

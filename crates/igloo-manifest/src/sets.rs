@@ -212,6 +212,15 @@ mod tests {
         assert_eq!(get("nothing", SourceKind::Debian, "trixie"), None);
     }
 
+    /// The flake has the same sets.
+    #[test]
+    fn nix_has_the_same_names() {
+        let text = include_str!("../../../nix/package-sets.json");
+        let of_nix: std::collections::BTreeMap<&str, Vec<&str>> = serde_json::from_str(text).unwrap();
+        let ours = ROWS.iter().map(|row| (row.name, row.nixpkgs.to_vec())).collect();
+        assert_eq!(of_nix, ours);
+    }
+
     #[test]
     fn names_are_packages_and_come_once() {
         for row in ROWS {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use igloo_formats::deb::{Version, relation};
+use igloo_formats::nix::StorePath;
 
 use crate::manifest::{Port, Probe, SpecKind, Volume};
 
@@ -64,7 +65,7 @@ pub(crate) fn variable(text: &str) -> Result<()> {
 /// One element of a package list.
 ///
 /// # Errors
-/// When it is none of `[source:]name[=version][/suite]`, `@set`, `!name`, `flake:reference`.
+/// When it is none of `[source:]name[=version][/suite]`, `@set`, `!name`, `flake:reference`, `/nix/store/HASH-NAME`.
 pub fn spec(text: &str) -> Result<SpecKind> {
     if text.trim() != text || text.is_empty() {
         return Err(BadText::plain(if text.is_empty() {
@@ -80,6 +81,9 @@ pub fn spec(text: &str) -> Result<SpecKind> {
     if let Some(name) = text.strip_prefix('!') {
         package_name(name)?;
         return Ok(SpecKind::Exclude(name.to_owned()));
+    }
+    if text.starts_with('/') {
+        return store_path(text);
     }
     let end = text.find('=').unwrap_or(text.len());
     let (source, rest) = match text[..end].split_once(':') {
@@ -115,6 +119,16 @@ pub fn spec(text: &str) -> Result<SpecKind> {
         }
     };
     Ok(SpecKind::Package { source, name: name.to_owned(), version, suite: suite.map(str::to_owned) })
+}
+
+/// Packages may be store paths that somebody's Nix knows already: then nothing is evaluated.
+fn store_path(text: &str) -> Result<SpecKind> {
+    let base = text.strip_prefix("/nix/store/").unwrap_or_default();
+    if StorePath::parse(base).is_err() {
+        let message = format!("`{text}` is no store path");
+        return Err(BadText::new(message, "write `/nix/store/HASH-NAME`, without what is below"));
+    }
+    Ok(SpecKind::StorePath(text.to_owned()))
 }
 
 fn flake(reference: &str) -> Result<SpecKind> {
@@ -509,6 +523,8 @@ mod tests {
         assert_eq!(spec("@devTools"), Ok(SpecKind::Set("devTools".into())));
         assert_eq!(spec("!fzf"), Ok(SpecKind::Exclude("fzf".into())));
         assert_eq!(spec("flake:.#app"), Ok(SpecKind::Flake(".#app".into())));
+        let path = "/nix/store/g1w7hy3qg1w7hy3qg1w7hy3qg1w7hy3q-hello-2.12";
+        assert_eq!(spec(path), Ok(SpecKind::StorePath(path.into())));
         for text in [
             "",
             " git",
@@ -524,6 +540,9 @@ mod tests {
             "flake:",
             "flake:#x",
             "a b",
+            "/usr/bin/git",
+            "/nix/store/x",
+            "/nix/store/g1w7hy3qg1w7hy3qg1w7hy3qg1w7hy3q-hello-2.12/bin",
         ] {
             assert!(spec(text).is_err(), "{text}");
         }

@@ -17,6 +17,8 @@ pub struct Context<'a> {
     pub caller: Caller,
     /// The binary that answers to `__supervise`, `__sandbox` and `__enter`.
     pub exe: PathBuf,
+    /// Where the project's manifest is.
+    pub manifest: ManifestPlace,
     /// Use no network.
     pub offline: bool,
     /// The machine's apt configuration, `/etc/apt`.
@@ -29,11 +31,25 @@ pub struct Context<'a> {
     pub nix: NixAccess,
 }
 
+/// Where a project's manifest is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ManifestPlace {
+    /// In the directory that one works in, or above.
+    #[default]
+    Found,
+    /// In this file, which somebody generated; its relative names start at the directory that one works in.
+    File(PathBuf),
+    /// Nix makes it: `manifest` of this output of a flake.
+    Flake(String),
+}
+
 /// Where the machine's own Nix store is, and who we are to binary caches.
 #[derive(Debug, Clone, Default)]
 pub struct NixAccess {
     /// Below it is the host's `nix/store`: `/`, or none if it is not to be looked at.
     pub host_store: Option<PathBuf>,
+    /// What is in it, where its database can't be seen: a list as Nix gives it to builds.
+    pub told: Option<PathBuf>,
     /// A netrc file.
     pub netrc: Option<PathBuf>,
     /// Bearer tokens by host.

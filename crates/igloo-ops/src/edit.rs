@@ -31,6 +31,9 @@ fn apply(
             text = changed;
         }
     }
+    if project.files != project.directory {
+        return Err(OpsError::GeneratedManifest);
+    }
     let path = project.directory.join(MANIFEST);
     let changed = text != project.text;
     let mut edited = project::from_text(&project.directory, text)?;

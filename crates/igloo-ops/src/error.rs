@@ -72,6 +72,17 @@ pub enum OpsError {
         /// What it named.
         text: String,
     },
+    /// An edit of a manifest that Nix made.
+    #[error("the manifest is generated, and can't be changed: change what it is generated from")]
+    GeneratedManifest,
+    /// A list of a closure, as Nix gives it to builds, that is none.
+    #[error("`{}` has no `closure` of store paths", path.display())]
+    BadClosure {
+        /// The list.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
     /// Pins that are not there.
     #[error("`{asked}` needs `{}`, which is not there", path.display())]
     NoPins {

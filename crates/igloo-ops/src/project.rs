@@ -8,20 +8,25 @@ use igloo_base::dirs::ProjectId;
 use igloo_base::file::{At, create_dirs, read_optional, write_atomic};
 use igloo_manifest::{Lock, Manifest};
 
-use crate::context::Context;
+use crate::context::{Context, ManifestPlace};
 use crate::error::OpsError;
+use crate::nix;
 
 /// Name of the manifest's file.
 pub const MANIFEST: &str = "igloo.toml";
 /// Name of the lock's file.
 pub const LOCK: &str = "igloo.lock";
+/// What a generated manifest counts as.
+const GENERATED: &str = "flake.nix";
 
 /// A project as it is on disk.
 pub struct Project {
     /// Its name on this machine.
     pub id: ProjectId,
-    /// The directory of its manifest, symlinks resolved.
+    /// Where relative names in its manifest start, symlinks resolved.
     pub directory: PathBuf,
+    /// The directory of its manifest and lock: the same, unless the manifest was generated.
+    pub files: PathBuf,
     /// What it declares.
     pub manifest: Manifest,
     /// The manifest's text.
@@ -30,12 +35,33 @@ pub struct Project {
     lock: OnceLock<Option<Lock>>,
 }
 
-/// Finds the project of a directory by walking up, and reads it.
+/// Finds the project of a directory by walking up, unless its manifest is said to be elsewhere, and reads it.
 pub fn open(ctx: &Context<'_>, start: &Path) -> Result<Project, OpsError> {
-    let directory = find(start)?;
-    let project = read(&directory)?;
+    let project = match &ctx.manifest {
+        ManifestPlace::Found => read(&find(start)?)?,
+        ManifestPlace::File(file) => generated(ctx, start, file)?,
+        ManifestPlace::Flake(reference) => generated(ctx, start, &nix::manifest(ctx, start, reference)?)?,
+    };
     register(ctx, &project)?;
     Ok(project)
+}
+
+/// A project of this directory whose manifest was generated. It is copied, since its file may go with the next
+/// collection of garbage; `gc` keeps what was used lately.
+fn generated(ctx: &Context<'_>, directory: &Path, manifest: &Path) -> Result<Project, OpsError> {
+    let directory = fs::canonicalize(directory).at("open", directory)?;
+    let text = fs::read_to_string(manifest).at("read", manifest)?;
+    let name = igloo_manifest::parse(&text, manifest)?.project.name;
+    // Beside a project of the same name with a manifest of its own.
+    let id = ProjectId::new(&name, &directory.join(GENERATED));
+    let files = ctx.dirs.state.join("manifests").join(&id.0);
+    create_dirs(&files)?;
+    if read_optional(files.join(MANIFEST))?.as_deref() != Some(text.as_bytes()) {
+        write_atomic(files.join(MANIFEST), text.as_bytes())?;
+    }
+    let used = files.join("used");
+    fs::File::create(&used).at("write", &used)?;
+    of_text(&directory, &files, id, text)
 }
 
 /// The nearest directory at or above `start` with a manifest, symlinks resolved.
@@ -56,15 +82,21 @@ fn read(directory: &Path) -> Result<Project, OpsError> {
 
 /// A project of this text in this directory, whatever its manifest's file says.
 pub fn from_text(directory: &Path, text: String) -> Result<Project, OpsError> {
-    let manifest = igloo_manifest::parse(&text, &directory.join(MANIFEST))?;
-    let lock_path = directory.join(LOCK);
+    let name = igloo_manifest::parse(&text, &directory.join(MANIFEST))?.project.name;
+    of_text(directory, directory, ProjectId::new(&name, directory), text)
+}
+
+fn of_text(directory: &Path, files: &Path, id: ProjectId, text: String) -> Result<Project, OpsError> {
+    let manifest = igloo_manifest::parse(&text, &files.join(MANIFEST))?;
+    let lock_path = files.join(LOCK);
     let lock_text = match read_optional(&lock_path)? {
         None => None,
         Some(bytes) => Some(String::from_utf8(bytes).map_err(|_| OpsError::LockNotText { path: lock_path })?),
     };
     Ok(Project {
-        id: ProjectId::new(&manifest.project.name, directory),
+        id,
         directory: directory.to_owned(),
+        files: files.to_owned(),
         manifest,
         text,
         lock_text,
@@ -77,9 +109,9 @@ fn register(ctx: &Context<'_>, project: &Project) -> Result<(), OpsError> {
     use std::os::unix::ffi::OsStrExt;
     let state = ctx.dirs.project_state(&project.id);
     let file = state.join("directory");
-    if read_optional(&file)?.as_deref() != Some(project.directory.as_os_str().as_bytes()) {
+    if read_optional(&file)?.as_deref() != Some(project.files.as_os_str().as_bytes()) {
         create_dirs(&state)?;
-        write_atomic(&file, project.directory.as_os_str().as_bytes())?;
+        write_atomic(&file, project.files.as_os_str().as_bytes())?;
     }
     Ok(())
 }
@@ -87,7 +119,7 @@ fn register(ctx: &Context<'_>, project: &Project) -> Result<(), OpsError> {
 impl Project {
     /// Path of the lock.
     pub fn lock_path(&self) -> PathBuf {
-        self.directory.join(LOCK)
+        self.files.join(LOCK)
     }
 
     /// The lock's text, for digests.

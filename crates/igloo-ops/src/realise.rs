@@ -21,6 +21,7 @@ use igloo_store::{PathInfo, Staged, Store, StoreError};
 
 use crate::context::Context;
 use crate::error::{OpsError, chain};
+use crate::nix::HostStore;
 
 /// A path of a closure, as a lock names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,7 +144,7 @@ pub fn realise(
     missing.sort_by_key(|w| (std::cmp::Reverse(w.nar_size), &w.path));
     missing.dedup_by_key(|w| &w.path);
 
-    let host = Host::open(ctx, store, &missing);
+    let host = Host::open(ctx, store, &missing)?;
     let rest: Vec<&&LockedPath> = missing.iter().filter(|w| !host.has(w)).collect();
     let faults = Mutex::new(Faults::default());
     let offered = parallel(&rest, QUESTIONS, |one| find(one, caches, keys, 0, &faults).is_some());
@@ -212,26 +213,24 @@ fn find(
 
 /// The machine's own Nix store, if there is one, and what it has of what is wanted.
 struct Host {
-    store: Option<Store>,
+    store: Option<HostStore>,
     has: BTreeMap<StorePath, PathInfo>,
 }
 
 impl Host {
-    fn open(ctx: &Context<'_>, ours: &Store, missing: &[&LockedPath]) -> Self {
-        let root = ctx.nix.host_store.as_ref().filter(|root| root.as_path() != ours.root());
-        let store = root.and_then(|root| Store::open_readonly(root).ok());
+    fn open(ctx: &Context<'_>, ours: &Store, missing: &[&LockedPath]) -> Result<Self, OpsError> {
+        let store = HostStore::open(&ctx.nix, ours.root())?;
         let mut has = BTreeMap::new();
         if let Some(store) = &store {
             for one in missing {
-                // A store that we cannot read has nothing.
-                if let Ok(Some(info)) = store.path_info(&one.path)
+                if let Some(info) = store.path_info(&one.path)
                     && (info.nar_hash, info.nar_size) == (one.nar_hash, one.nar_size)
                 {
                     has.insert(one.path.clone(), info);
                 }
             }
         }
-        Self { store, has }
+        Ok(Self { store, has })
     }
 
     fn has(&self, wanted: &LockedPath) -> bool {
@@ -316,7 +315,7 @@ impl Run<'_> {
     /// Stages one path from the first place that has it.
     fn one(&self, wanted: &LockedPath) -> Result<(Staged, Source), OpsError> {
         if let (Some(store), Some(info)) = (&self.host.store, self.host.has.get(&wanted.path)) {
-            match self.copy(wanted, store, info) {
+            match self.copy(wanted, store.files(), info) {
                 Ok(staged) => return Ok((staged, Source::Host)),
                 // It was collected, or damaged: the caches may have it.
                 Err(error) if is_of_source(&error) => {

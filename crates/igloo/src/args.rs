@@ -26,6 +26,13 @@ pub struct Global {
     /// Act as if started in DIR
     #[arg(short = 'C', long = "directory", value_name = "DIR", global = true, help_heading = "Global options")]
     pub directory: Option<PathBuf>,
+    /// Take this file for the project's igloo.toml; its relative names start at the working directory, its lock is kept
+    /// in igloo's state
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "flake", help_heading = "Global options")]
+    pub manifest: Option<PathBuf>,
+    /// Take what this output of a flake describes (mkRuntime, mkDevContainer, containers) for the project's igloo.toml
+    #[arg(long, value_name = "REF", global = true, help_heading = "Global options")]
+    pub flake: Option<String>,
     /// Print data as JSON
     #[arg(long, global = true, help_heading = "Global options")]
     pub json: bool,

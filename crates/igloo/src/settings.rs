@@ -19,7 +19,7 @@ use std::env::{var, var_os};
 use std::path::PathBuf;
 
 use igloo_base::Dirs;
-use igloo_ops::context::{AwsKeys, Caller, Context, NixAccess, Proxies, Registries};
+use igloo_ops::context::{AwsKeys, Caller, Context, ManifestPlace, NixAccess, Proxies, Registries};
 
 use crate::args::Global;
 use crate::error::CommandError;
@@ -30,6 +30,7 @@ pub struct Settings {
     pub directory: PathBuf,
     dirs: Dirs,
     caller: Caller,
+    manifest: ManifestPlace,
     offline: bool,
     exe: PathBuf,
 }
@@ -58,7 +59,27 @@ impl Settings {
         let exe = std::env::current_exe()
             .map_err(|e| CommandError::internal(format!("cannot find the path of this program: {e}")))?;
         let offline = global.offline || var("IGLOO_OFFLINE").is_ok_and(|v| !v.is_empty() && v != "0");
-        Ok(Self { directory, dirs: dirs(&caller), caller, offline, exe })
+        let manifest = match (&global.manifest, &global.flake) {
+            (Some(file), _) => ManifestPlace::File(std::path::absolute(file).unwrap_or_else(|_| file.clone())),
+            (None, Some(reference)) => ManifestPlace::Flake(reference.clone()),
+            (None, None) => ManifestPlace::Found,
+        };
+        Ok(Self { directory, dirs: dirs(&caller), caller, manifest, offline, exe })
+    }
+
+    /// The same for a build of Nix's, which has this directory and nothing else, and tells in `attributes` of closures.
+    pub fn context_in_build<'a>(
+        &self,
+        top: &std::path::Path,
+        attributes: &std::path::Path,
+        manifest: PathBuf,
+        reporter: &'a dyn igloo_base::Reporter,
+    ) -> Context<'a> {
+        let below = |name: &str| top.join("igloo").join(name);
+        let dirs = Dirs { data: below("data"), state: below("state"), cache: below("cache"), runtime: below("run") };
+        let ctx = self.context(reporter);
+        let nix = NixAccess { told: Some(attributes.to_owned()), ..ctx.nix.clone() };
+        Context { dirs, manifest: ManifestPlace::File(manifest), nix, offline: true, ..ctx }
     }
 
     /// The context of ops, with this reporter.
@@ -68,6 +89,7 @@ impl Settings {
             reporter,
             caller: self.caller.clone(),
             exe: self.exe.clone(),
+            manifest: self.manifest.clone(),
             offline: self.offline,
             apt_root: "/etc/apt".into(),
             registries: registries(&self.caller),
@@ -104,6 +126,7 @@ fn nix(caller: &Caller) -> NixAccess {
     let token = var("AWS_SESSION_TOKEN").ok();
     NixAccess {
         host_store: Some(absolute("IGLOO_HOST_STORE").unwrap_or_else(|| "/".into())),
+        told: None,
         netrc: [own, conf.join("netrc")].into_iter().find(|path| path.is_file()),
         tokens: Vec::new(),
         aws: keys.map(|(id, secret)| AwsKeys { id, secret, token }),

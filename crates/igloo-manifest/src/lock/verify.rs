@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::request::STORE;
+
 use super::{Lock, LockedEnvironment, LockedPackage, Problem};
 use crate::resolve::{self, Member};
 
@@ -78,13 +80,14 @@ fn closures(lock: &Lock, problems: &mut Vec<Problem>) {
             report(format!("`{}` refers to `{missing}`, which is not among the paths", path.path));
         }
     }
-    for output in lock.outputs.iter().filter(|o| !lock.sources.contains_key(&o.source)) {
+    for output in lock.outputs.iter().filter(|o| o.source != STORE && !lock.sources.contains_key(&o.source)) {
         report(format!("`{}` is from `{}`, which is not among the sources", output.name, output.source));
     }
 }
 
 fn members(lock: &Lock, environment: &LockedEnvironment, messages: &mut Vec<String>) {
-    if environment.packages.is_empty() && lock.sources.get(&environment.source).is_some_and(|s| !s.flakes.is_empty()) {
+    let is_of_nix = || lock.sources.get(&environment.source).is_some_and(|s| !s.flakes.is_empty());
+    if environment.packages.is_empty() && (environment.source == STORE || is_of_nix()) {
         let has = |root: &String| lock.outputs_of(environment).any(|o| o.name == *root);
         let absent = environment.roots.iter().filter(|root| !has(root));
         messages.extend(absent.map(|root| format!("`{root}` was asked for and is not there")));

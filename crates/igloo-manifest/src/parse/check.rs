@@ -172,8 +172,14 @@ fn sources(cx: &mut Context, manifest: &Manifest, places: &Places, lists: &[&[Pa
         cx.error(span, format!("`{source}` is not among the sources"), "not declared", help);
         return;
     }
+    let in_store = |spec: &PackageSpec| matches!(spec.kind, SpecKind::StorePath(_));
     if manifest.sources.is_empty() {
-        let first = lists.iter().flat_map(|l| l.iter()).next();
+        let all = || lists.iter().flat_map(|l| l.iter());
+        // Who names store paths only needs nothing to take packages from.
+        if all().next().is_some() && all().all(in_store) {
+            return;
+        }
+        let first = all().find(|spec| !in_store(spec));
         let span = match first {
             Some(spec) => spec.span.clone(),
             None if manifest.contents().next().is_some() => places.project.clone(),
@@ -215,7 +221,7 @@ fn sources(cx: &mut Context, manifest: &Manifest, places: &Places, lists: &[&[Pa
                 let message = format!("`{}` needs the source nixpkgs", spec.text);
                 cx.error(spec.span.clone(), message, "not declared", Some(help));
             }
-            SpecKind::Flake(_) | SpecKind::Set(_) | SpecKind::Exclude(_) => {}
+            SpecKind::Flake(_) | SpecKind::StorePath(_) | SpecKind::Set(_) | SpecKind::Exclude(_) => {}
         }
     }
 }

@@ -3,6 +3,7 @@
 //! [`spec`] says what a project's image is, [`build`] makes it, the other files are the verbs on images that are made.
 
 pub mod build;
+pub mod in_nix;
 pub(crate) mod kept;
 pub mod look;
 pub mod plan;

@@ -13,6 +13,7 @@ use igloo_store::Store;
 
 use crate::context::Context;
 use crate::error::{OpsError, chain};
+use crate::nix::HostStore;
 use crate::project::Project;
 use crate::realise;
 
@@ -135,6 +136,12 @@ pub(crate) fn complete(
     }
     let (caches, trusted) = trusted(ctx, project, lock)?;
     ask(ctx, lock, &caches, &trusted);
+    if let Some(host) = HostStore::open(&ctx.nix, store.root())? {
+        for path in unknown(lock, Some((system, &keys))) {
+            host.closure(&path).into_iter().flatten().for_each(|info| note(lock, of_host(info)));
+        }
+        lock.sort();
+    }
     let to_build = unknown(lock, Some((system, &keys)));
     if !to_build.is_empty() {
         build(ctx, project, lock, &to_build)?;
@@ -170,15 +177,29 @@ fn build(ctx: &Context<'_>, project: &Project, lock: &mut Lock, paths: &[StorePa
     let full: Vec<String> = paths.iter().map(StorePath::full).collect();
     let infos = nix.closure(&project.directory, &full)?;
     for info in infos {
-        let path = locked_path(&info)?;
-        match lock.paths.iter_mut().find(|p| p.path == path.path) {
-            // A build that is not reproducible: what is here counts.
-            Some(known) => *known = path,
-            None => lock.paths.push(path),
-        }
+        note(lock, locked_path(&info)?);
     }
     lock.sort();
     Ok(())
+}
+
+/// Writes down what is known of a path. If the lock says something else, a build was not reproducible: what is here counts.
+fn note(lock: &mut Lock, path: LockedPath) {
+    match lock.paths.iter_mut().find(|p| p.path == path.path) {
+        Some(known) => *known = path,
+        None => lock.paths.push(path),
+    }
+}
+
+fn of_host(info: igloo_store::PathInfo) -> LockedPath {
+    LockedPath {
+        path: info.path,
+        nar_hash: info.nar_hash,
+        nar_size: info.nar_size,
+        references: info.references,
+        content_address: info.content_address,
+        signatures: info.signatures,
+    }
 }
 
 fn locked_path(info: &PathInfo) -> Result<LockedPath, OpsError> {

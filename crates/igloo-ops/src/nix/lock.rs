@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use igloo_base::{At, Sha256, System, Task, Unit};
 use igloo_formats::nix::StorePath;
 use igloo_manifest::lock::{LockedEnvironment, LockedFlake, LockedOutput, LockedSource};
-use igloo_manifest::request::FLAKES;
+use igloo_manifest::request::{FLAKES, STORE};
 use igloo_manifest::{Diagnostic, EnvironmentRequest, Lock, ManifestError, Nixpkgs, Source};
 use igloo_remote::Nix;
 use igloo_remote::evaluate::packages::{Answer, FlakeOutput, Name, Question};
@@ -22,12 +22,65 @@ use crate::project::Project;
 const SUGGESTIONS: usize = 3;
 /// Most lines of Nix's explanation.
 const EXPLAINED: usize = 12;
+/// Where two have the same file, as Nix has it for packages that say nothing.
+const PRIORITY: i64 = 5;
 
 /// Which pins are to be moved to what their references lead to now.
 pub(crate) type Moves<'m> = &'m dyn Fn(&str) -> bool;
 
 /// Evaluates what these requests ask for, and adds it to the lock.
 pub(crate) fn resolve(
+    ctx: &Context<'_>,
+    project: &Project,
+    requests: &[&EnvironmentRequest],
+    old: Option<&Lock>,
+    moves: Moves<'_>,
+    lock: &mut Lock,
+) -> Result<(), OpsError> {
+    store_paths(project, requests, lock)?;
+    for system in &project.manifest.project.systems {
+        lock.environments.extend(requests.iter().map(|request| LockedEnvironment {
+            key: request.key.clone(),
+            system: *system,
+            source: request.source.clone(),
+            roots: request.roots.iter().map(|r| r.name.clone()).collect(),
+            packages: Vec::new(),
+            why: BTreeMap::new(),
+        }));
+    }
+    match requests.iter().any(|r| r.source != STORE) {
+        true => evaluate(ctx, project, requests, old, moves, lock),
+        false => Ok(()),
+    }
+}
+
+/// Store paths are what they are: nothing is asked, and they are the same for every system.
+fn store_paths(project: &Project, requests: &[&EnvironmentRequest], lock: &mut Lock) -> Result<(), OpsError> {
+    for full in names_of(requests, STORE) {
+        let path = store_path(&full)?;
+        for system in &project.manifest.project.systems {
+            lock.outputs.push(LockedOutput {
+                source: STORE.to_owned(),
+                name: full.clone(),
+                system: *system,
+                version: version(path.name()).to_owned(),
+                output: "out".to_owned(),
+                priority: PRIORITY,
+                path: path.clone(),
+                deriver: path.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// `2.12` of `hello-2.12`: what follows the first dash without a letter after it, as Nix splits names.
+fn version(name: &str) -> &str {
+    let dash = name.match_indices('-').find(|(at, _)| !name[at + 1..].starts_with(|c: char| c.is_alphabetic()));
+    dash.map_or("", |(at, _)| &name[at + 1..])
+}
+
+fn evaluate(
     ctx: &Context<'_>,
     project: &Project,
     requests: &[&EnvironmentRequest],
@@ -103,16 +156,6 @@ pub(crate) fn resolve(
                     return Err(refused(project, requests, asked, &why, *system));
                 }
             }
-        }
-        for request in requests {
-            lock.environments.push(LockedEnvironment {
-                key: request.key.clone(),
-                system: *system,
-                source: request.source.clone(),
-                roots: request.roots.iter().map(|r| r.name.clone()).collect(),
-                packages: Vec::new(),
-                why: BTreeMap::new(),
-            });
         }
     }
     Ok(())

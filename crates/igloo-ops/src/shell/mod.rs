@@ -19,7 +19,7 @@ use igloo_container::enter::{self, Home, ShellSpec};
 use igloo_manifest::Isolation;
 use serde::{Deserialize, Serialize};
 
-use crate::context::Context;
+use crate::context::{Context, ManifestPlace};
 use crate::environment;
 use crate::error::OpsError;
 use crate::project::{self, Project};
@@ -164,6 +164,7 @@ pub fn prepare_ad_hoc(ctx: &Context<'_>, request: &AdHoc<'_>) -> Result<Prepared
     // `gc` keeps what was used lately.
     let used = directory.join("used");
     fs::File::create(&used).at("write", &used)?;
+    let ctx = &Context { manifest: ManifestPlace::Found, ..ctx.clone() };
     let mut project = project::open(ctx, &directory)?;
     let mut kept = keep(ctx, &mut project, "default", false)?;
     kept.project = request.directory.to_owned();

@@ -54,6 +54,7 @@ impl World {
                 environment: Vec::new(),
             },
             exe: "/nonexistent".into(),
+            manifest: Default::default(),
             offline: false,
             apt_root: at("apt"),
             proxies: Proxies::default(),

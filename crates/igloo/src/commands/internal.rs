@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use igloo_ops::image::in_nix::{self, Attributes};
 use igloo_ops::{hook, shell, supervise};
 
 use crate::error::CommandError;
@@ -53,6 +54,15 @@ pub fn nix_env(args: &NixEnvArgs, settings: &Settings, ui: &Ui) -> Result<(), Co
         directory: &settings.directory,
     };
     Ok(ui.print(shell::direnv_code(&settings.context(ui), &shell)?)?)
+}
+
+/// The builder of a derivation of nix/images.nix.
+pub fn nix_image(settings: &Settings, ui: &Ui) -> Result<(), CommandError> {
+    let top = &settings.directory;
+    let file = top.join(".attrs.json");
+    let attributes = Attributes::read(&file)?;
+    let ctx = settings.context_in_build(top, &file, attributes.manifest.clone(), ui);
+    Ok(in_nix::build(&ctx, &attributes, top)?)
 }
 
 pub fn supervise(args: &SuperviseArgs, settings: &Settings, ui: &Ui) -> Result<(), CommandError> {

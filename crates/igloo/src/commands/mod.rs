@@ -76,6 +76,8 @@ pub enum Command {
     Activate(internal::ActivateArgs),
     #[command(name = "__nix-env", hide = true)]
     NixEnv(internal::NixEnvArgs),
+    #[command(name = "__nix-image", hide = true)]
+    NixImage,
 }
 
 /// Runs a verb.
@@ -112,6 +114,7 @@ pub fn run(command: Command, settings: &Settings, ui: &Ui) -> Result<ExitCode, C
         Command::Enter(args) => return internal::enter(&args, settings, ui),
         Command::Activate(args) => internal::activate(&args, settings, ui)?,
         Command::NixEnv(args) => internal::nix_env(&args, settings, ui)?,
+        Command::NixImage => internal::nix_image(settings, ui)?,
     }
     Ok(ExitCode::SUCCESS)
 }
