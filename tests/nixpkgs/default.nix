@@ -31,5 +31,6 @@ lib.fix (builtins.foldl' (f: overlay: lib.extends overlay f) base (
     (import ./pkgs/c.nix)
     (import ./pkgs/python.nix)
     (import ./pkgs/marked.nix)
+    (import ./pkgs/nixos.nix)
   ] ++ overlays
 ))

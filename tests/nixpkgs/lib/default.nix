@@ -2,8 +2,8 @@
 let
   inherit (builtins) attrNames concatStringsSep elem filter foldl' functionArgs head intersectAttrs isAttrs isFunction
     isList isString length listToAttrs map mapAttrs replaceStrings substring stringLength tail toJSON;
-in
-rec {
+  lib = base // import ./modules.nix lib;
+  base = rec {
   inherit (builtins) attrNames attrValues concatLists concatMap concatStringsSep elem elemAt filter foldl' fromJSON
     functionArgs genList hasAttr head isAttrs isBool isFunction isInt isList isString length listToAttrs map mapAttrs
     pathExists readFile removeAttrs replaceStrings substring stringLength tail toJSON toString;
@@ -84,4 +84,6 @@ rec {
   };
   platforms = { linux = [ "x86_64-linux" "aarch64-linux" ]; x86_64 = [ "x86_64-linux" ]; };
   systems.flakeExposed = [ "x86_64-linux" "aarch64-linux" ];
-}
+  };
+in
+lib

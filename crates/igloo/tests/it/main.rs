@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout)]
 
 mod copy;
+mod flake;
 mod guestbook;
 mod hook;
 mod image;

@@ -1,0 +1,223 @@
+//! igloo's own flake, as flakes out there use it, with real Nix: their package set is `tests/nixpkgs`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::nix_shell::{nix_works, set};
+use crate::world::{Person, people};
+
+/// A flake of a user's, whose inputs are all on this machine.
+struct World {
+    person: Person,
+    directory: PathBuf,
+}
+
+impl World {
+    /// `inputs` are names of inputs and what they are here.
+    fn new(name: &str, flake: &str, inputs: &[(&str, &str)]) -> Option<Self> {
+        let person = people().into_iter().next().filter(|_| nix_works())?;
+        let directory = person.directory(name);
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("root");
+        // The checkout without what was built in it.
+        let igloo = directory.join("igloo");
+        fs::create_dir(&igloo).expect("mkdir");
+        for part in ["flake.nix", "nix", "Cargo.toml", "Cargo.lock"] {
+            let copied = Command::new("cp").arg("-r").arg(root.join(part)).arg(&igloo).status().expect("cp");
+            assert!(copied.success());
+        }
+        let user = directory.join("user");
+        fs::create_dir(&user).expect("mkdir");
+        fs::write(user.join("flake.nix"), flake).expect("write");
+        let world = Self { person, directory: user };
+        let mut words = vec!["flake".to_owned(), "lock".to_owned()];
+        for (input, place) in inputs {
+            let place = place.replace("@igloo@", &igloo.display().to_string());
+            let place = place.replace("@set@", &set().display().to_string());
+            words.extend(["--override-input".to_owned(), (*input).to_owned(), format!("path:{place}")]);
+        }
+        world.nix(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        Some(world)
+    }
+
+    fn nix(&self, words: &[&str]) -> String {
+        let mut command = Command::new("nix");
+        command.args(["--extra-experimental-features", "nix-command flakes"]).args(words);
+        ok(self.with_nix(&mut command).current_dir(&self.directory).output().expect("run nix"))
+    }
+
+    fn igloo(&self, words: &[&str]) -> Output {
+        let mut command = self.person.igloo_command(&self.directory, words);
+        self.with_nix(&mut command).env("IGLOO_DATA_DIR", self.directory.join("../data")).output().expect("run igloo")
+    }
+
+    fn with_nix<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        command.env("NIX_CONF_DIR", set()).env("XDG_CACHE_HOME", self.person.cache())
+    }
+}
+
+fn ok(output: Output) -> String {
+    assert!(output.status.success(), "{output:#?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// As projects have it that used the flake of others for this.
+const IMAGES: &str = r#"{
+  inputs = {
+    infra.url = "github:some/where";
+    nixpkgs.follows = "infra/nixpkgs";
+  };
+  outputs = { self, infra, nixpkgs }:
+    let
+      system = "x86_64-linux";
+      sets = infra.packageSets.${system};
+      lib = infra.lib.${system};
+    in {
+      devShells.${system}.default = infra.devShells.${system}.python;
+      packages.${system} = {
+        devcontainer = lib.mkDevContainer {
+          name = "registry.example:5000/my-org/my-project/devcontainer";
+          packages = sets.base ++ sets.nixTools ++ sets.devTools ++ sets.python ++ sets.pythonDev;
+        };
+        runtime = lib.mkRuntime {
+          name = "registry.example:5000/my-org/my-project/runtime";
+          tag = "v1";
+          packages = sets.base ++ sets.python ++ [ nixpkgs.legacyPackages.${system}.hello ];
+          extraConfig = { Cmd = [ "hello" ]; Env = [ "GREETING=a=b" ]; ExposedPorts."8080/tcp" = { }; };
+        };
+        wrong = lib.mkRuntime { packages = [ ]; extraConfig.Shell = [ "sh" ]; };
+      };
+    };
+}"#;
+
+#[test]
+fn images_of_a_flake_are_described_by_nix() {
+    let inputs = [("infra", "@igloo@"), ("infra/nixpkgs", "@set@")];
+    let Some(world) = World::new("flake-images", IMAGES, &inputs) else { return };
+    let shown = ok(world.igloo(&["--flake", ".#runtime", "config", "--json"]));
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    assert_eq!(shown["project"]["name"], "runtime", "{shown:#}");
+    let wrong = world.igloo(&["--flake", ".#wrong", "config"]);
+    let said = String::from_utf8_lossy(&wrong.stderr);
+    assert!(!wrong.status.success() && said.contains("`extraConfig.Shell` is not known"), "{said}");
+    // Neither the sets nor the shells ask for what nobody uses.
+    let names = world.nix(&["eval", "--raw", ".#devShells.x86_64-linux.default.name"]);
+    assert_eq!(names, "nix-shell");
+}
+
+/// The example of flake-containers, and more of its options.
+const CONTAINERS: &str = r#"{
+  inputs = {
+    nixpkgs.url = "github:some/nixpkgs";
+    flake-parts.url = "github:some/flake-parts";
+    flake-root.url = "github:some/flake-root";
+    flake-containers.url = "github:some/where";
+  };
+  outputs = inputs@{ self, nixpkgs, flake-parts, flake-containers, flake-root, ... }:
+    flake-parts.lib.mkFlake { inherit inputs; } {
+      imports = [ inputs.flake-containers.flakeModule inputs.flake-root.flakeModule ];
+      systems = [ "x86_64-linux" ];
+      flake-containers = {
+        enable = true;
+        nixpkgs.overlays = [ (final: prev: { greeting = "from an overlay"; }) ];
+        containers = {
+          httpserver = {
+            volumes = [ "src:/tmp/src" ];
+            volumes-ro = [ "site:/srv" ];
+            configuration = { pkgs, lib, ... }: {
+              networking.useDHCP = false;
+              networking.firewall.allowedTCPPorts = [ 80 ];
+              services.httpd = { enable = true; adminAddr = "morty@example.org"; };
+            };
+          };
+          worker = {
+            volumes = [ ".:/tmp/src" ];
+            runCommand = pkgs: "cd /tmp/src; echo ${pkgs.greeting} > said";
+            configuration = { ... }: { };
+          };
+        };
+      };
+    };
+}"#;
+
+const CONTAINER_INPUTS: [(&str, &str); 5] = [
+    ("nixpkgs", "@set@"),
+    ("flake-parts", "@set@/flake-parts"),
+    ("flake-root", "@set@/flake-root"),
+    ("flake-containers", "@igloo@"),
+    ("flake-containers/nixpkgs", "@set@"),
+];
+
+#[test]
+fn containers_of_a_flake_are_described_by_nix() {
+    let Some(world) = World::new("flake-containers", CONTAINERS, &CONTAINER_INPUTS) else { return };
+    let shown = world.nix(&["flake", "show", "--json"]);
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    let of = |kind: &str| -> Vec<String> {
+        let all = shown[kind]["x86_64-linux"].as_object().unwrap_or_else(|| panic!("{shown:#}"));
+        all.keys().cloned().collect()
+    };
+    assert_eq!(of("devShells"), ["flake-containers"]);
+    for name in
+        ["httpserver-up", "httpserver-down", "httpserver-shell", "worker-up", "containers-up", "containers-down"]
+    {
+        assert!(of("packages").iter().any(|p| p == name), "{name} is not among {:?}", of("packages"));
+    }
+}
+
+/// Modules of NixOS and nix-darwin with the options that they set.
+const MODULES: &str = r#"
+let
+  inherit (import @set@ { system = "x86_64-linux"; }) lib;
+  with' = import @igloo@/nix;
+  set = lib.mkOption { type = lib.types.attrsOf lib.types.unspecified; default = { }; };
+  any = lib.mkOption { default = null; };
+  machine = { options = {
+    environment.systemPackages = any; environment.systemPath = lib.mkOption { default = "/run/bin"; };
+    security.unprivilegedUsernsClone = any;
+    systemd.user.services = set;
+    launchd.user.agents = set;
+  }; };
+  eval = module: config: (lib.evalModules {
+    modules = [ machine (import module with') { inherit config; } ];
+    specialArgs.pkgs = { };
+  }).config;
+  igloo = { package = "/igloo"; projects = [ "/home/me/it's here" ]; };
+in {
+  nixos = (eval @igloo@/nix/nixos.nix { virtualisation.igloo = igloo // { enable = true; logFile = "/tmp/log"; }; }).systemd.user.services.igloo;
+  off = (eval @igloo@/nix/nixos.nix { }).systemd.user.services;
+  darwin = (eval @igloo@/nix/darwin.nix {
+    virtualisation.docker-darwin = { enable = true; logFile = "/tmp/docker.log"; };
+    virtualisation.igloo = igloo;
+  }).launchd.user.agents.igloo;
+}"#;
+
+#[test]
+fn the_modules_make_services_of_the_session() {
+    if !nix_works() {
+        return;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("root");
+    let text = MODULES.replace("@set@", &set().display().to_string()).replace("@igloo@", &root.display().to_string());
+    let mut command = Command::new("nix");
+    command.args([
+        "--extra-experimental-features",
+        "nix-command flakes",
+        "eval",
+        "--impure",
+        "--json",
+        "--expr",
+        &text,
+    ]);
+    let told = ok(command.env("NIX_CONF_DIR", set()).output().expect("run nix"));
+    let told: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+    let script = told["nixos"]["script"].as_str().expect("script");
+    assert!(script.contains(r"/igloo/bin/igloo -C '/home/me/it'\''s here' up --wait"), "{script}");
+    assert_eq!(told["nixos"]["serviceConfig"]["StandardOutput"], "append:/tmp/log");
+    assert_eq!(told["off"], serde_json::json!({}));
+    assert_eq!(told["darwin"]["serviceConfig"]["StandardOutPath"], "/tmp/docker.log");
+    assert_eq!(told["darwin"]["serviceConfig"]["RunAtLoad"], true);
+    for script in [script, told["darwin"]["script"].as_str().expect("script")] {
+        assert!(Command::new("sh").args(["-n", "-c", script]).status().expect("sh").success(), "{script}");
+    }
+}

@@ -1,0 +1,4 @@
+{
+  description = "The name of flake-root";
+  outputs = { self }: { flakeModule = { ... }: { }; };
+}
