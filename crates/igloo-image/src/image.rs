@@ -36,6 +36,8 @@ pub struct ImageSpec {
     pub weights: Vec<u64>,
     /// Which package lies in which layer, lowest first.
     pub layers: Vec<PlannedLayer>,
+    /// The links to Nix's packages, an object with `data/`.
+    pub profile: Option<(StorePath, PathBuf)>,
     /// The project's own code: store objects and their `data/`.
     pub copies: Vec<(StorePath, PathBuf)>,
     /// What is added to the environment.
@@ -91,6 +93,9 @@ impl ImageSpec {
             }
             text.push('\n');
         }
+        if let Some((profile, _)) = &self.profile {
+            let _ = writeln!(text, "profile {profile}");
+        }
         for (path, _) in &self.copies {
             let _ = writeln!(text, "copy {path}");
         }
@@ -109,16 +114,23 @@ impl ImageSpec {
                 name: planned.name.clone(),
                 key: Sha256::of(format!("packages {}", paths.join(" ")).as_bytes()),
                 weight: planned.packages.iter().map(|i| self.weights[*i]).sum::<u64>().max(1),
-                packages: packages.iter().map(|p| format!("{}={}", p.name, p.version)).collect(),
+                packages: packages.iter().map(Package::label).collect(),
                 entries: Box::new(move || package::layer(&packages)),
             }
         });
+        let mut key = format!("generated {} {}", self.environment.path, self.additions.key());
+        if let Some((profile, _)) = &self.profile {
+            key += &format!(" {profile}");
+        }
         let generated = LayerSpec {
             name: "igloo".to_owned(),
-            key: Sha256::of(format!("generated {} {}", self.environment.path, self.additions.key()).as_bytes()),
+            key: Sha256::of(key.as_bytes()),
             weight: 1 << 20,
             packages: Vec::new(),
-            entries: Box::new(|| top::layer(&self.environment, &self.packages, &self.additions)),
+            entries: Box::new(|| {
+                let profile = self.profile.as_ref().map(|(_, data)| data.as_path());
+                top::layer(&self.environment, &self.packages, profile, &self.additions)
+            }),
         };
         let mut specs: Vec<LayerSpec<'_>> = of_packages.chain([generated]).collect();
         if !self.copies.is_empty() {

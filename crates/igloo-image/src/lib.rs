@@ -19,13 +19,14 @@ pub mod tree;
 pub mod unpack;
 
 mod copies;
+mod store_path;
 mod tar;
 
 pub use blobs::Blobs;
 pub use error::ImageError;
 pub use image::{BuiltImage, ImageLayer, ImageSpec, build, join};
 pub use layer::{Compression, Layer};
-pub use package::Package;
+pub use package::{Package, PackageKind};
 pub use top::{Account, Additions, Appended};
 pub use unpack::{Attribute, Tree, Trees};
 

@@ -1,4 +1,5 @@
-//! A package's part of a layer: its own files, as its archive had them, and dpkg's record of them.
+//! A package's part of a layer. Of one of Debian's: its own files, as its archive had them, and dpkg's record of them.
+//! Of Nix's: a store path.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,12 +9,23 @@ use igloo_base::At as _;
 use igloo_formats::deb::meta::{Kind, META_FORMAT, Meta};
 use igloo_formats::nix::StorePath;
 
-use crate::ImageError;
 use crate::entry::{Entries, Entry, EntryKind, Source, Tree};
+use crate::{ImageError, store_path};
+
+/// Whose package it is, and so what its object looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PackageKind {
+    /// Debian's: `data/`, `control/`, `meta.json`.
+    Debian,
+    /// A store path of Nix's, as it is.
+    Nix,
+}
 
 /// A package to be put into an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Package {
+    /// Whose it is.
+    pub kind: PackageKind,
     /// Its store path.
     pub path: StorePath,
     /// Where the object lies on this machine.
@@ -24,6 +36,13 @@ pub struct Package {
     pub version: String,
     /// Debian's name of the architecture, or `all`.
     pub architecture: String,
+}
+
+impl Package {
+    /// `name=version`, as layers are annotated with it.
+    pub(crate) fn label(&self) -> String {
+        format!("{}={}", self.name, self.version)
+    }
 }
 
 /// A package with its record read.
@@ -147,7 +166,11 @@ pub(crate) fn layer(packages: &[Package]) -> Result<Vec<Entry>, ImageError> {
     packages.sort_by(|a, b| (&a.name, &a.architecture, &a.path).cmp(&(&b.name, &b.architecture, &b.path)));
     let mut entries = Entries::default();
     for package in packages {
-        for entry in Opened::new(package)?.entries()? {
+        let of_package = match package.kind {
+            PackageKind::Debian => Opened::new(package)?.entries()?,
+            PackageKind::Nix => store_path::entries(package)?,
+        };
+        for entry in of_package {
             entries.put(entry);
         }
     }

@@ -5,8 +5,12 @@
 
 use std::io::{self, Read, Write};
 
+use crate::store_path::STORE;
+
 /// 1 January 1980. Zip knows no earlier time, and tools of several languages refuse files that seem older.
 pub(crate) const MTIME: u64 = 315_532_800;
+/// The time that Nix gives everything in its store; what Python compiled of its sources there says it, too.
+const STORE_MTIME: u64 = 1;
 
 const BLOCK: usize = 512;
 /// Largest number that seven octal digits hold.
@@ -126,7 +130,7 @@ impl<W: Write> TarWriter<W> {
             record(&mut pax, &format!("SCHILY.xattr.{name}"), value);
         }
         if !pax.is_empty() {
-            let extended = Fields { flag: b'x', mode: 0o644, uid: 0, gid: 0, size: pax.len() as u64 };
+            let extended = Fields { flag: b'x', mode: 0o644, uid: 0, gid: 0, size: pax.len() as u64, time: MTIME };
             self.out.write_all(&block("", "pax", "", &extended))?;
             self.out.write_all(&pax)?;
             self.pad(pax.len() as u64)?;
@@ -137,6 +141,7 @@ impl<W: Write> TarWriter<W> {
             uid: if head.uid > MAX_ID { 0 } else { head.uid },
             gid: if head.gid > MAX_ID { 0 } else { head.gid },
             size: if size > MAX_SIZE { 0 } else { size },
+            time: if head.path.starts_with(STORE) { STORE_MTIME } else { MTIME },
         };
         let name = name.unwrap_or_else(|| truncated(&path, 100));
         let link = if link.is_ascii() { truncated(link, 100) } else { "" };
@@ -151,6 +156,7 @@ struct Fields {
     uid: u32,
     gid: u32,
     size: u64,
+    time: u64,
 }
 
 /// Prefix and name of a path that fits ustar's two fields; no name if it does not, or is not ASCII.
@@ -192,7 +198,7 @@ fn block(prefix: &str, name: &str, link: &str, fields: &Fields) -> [u8; BLOCK] {
     octal(&mut block[108..116], u64::from(fields.uid));
     octal(&mut block[116..124], u64::from(fields.gid));
     octal(&mut block[124..136], fields.size);
-    octal(&mut block[136..148], MTIME);
+    octal(&mut block[136..148], fields.time);
     block[148..156].fill(b' ');
     block[156] = fields.flag;
     block[157..157 + link.len()].copy_from_slice(link.as_bytes());
@@ -276,6 +282,15 @@ mod tests {
         assert_eq!(names, expected);
         assert!(entries.iter().all(|e| e.2 == MTIME));
         assert_eq!((entries[1].5.as_str(), entries[3].5.len()), ("ab", 600));
+    }
+
+    #[test]
+    fn what_lies_in_nixs_store_has_nixs_time() {
+        let mut tar = TarWriter::new(Vec::new());
+        tar.entry(&head("nix/store", Type::Dir)).expect("dir");
+        tar.bytes(&head("nix/store/x/f", Type::File { size: 1 }), b"x").expect("file");
+        let times: Vec<u64> = read(&tar.finish().expect("the end")).iter().map(|e| e.2).collect();
+        assert_eq!(times, [MTIME, STORE_MTIME]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use igloo_formats::deb::meta::Kind;
 
 use crate::ImageError;
 use crate::entry::{Entries, Entry, EntryKind, Source, below};
-use crate::package::{INFO, Opened, Package};
+use crate::package::{INFO, Opened, Package, PackageKind};
 
 /// Largest file of the generated layer that is changed for an image.
 const MAX_ACCOUNTS: u64 = 4 << 20;
@@ -31,6 +31,8 @@ pub struct Account {
 /// What an image has beside its environment.
 #[derive(Debug, Clone, Default)]
 pub struct Additions {
+    /// What is there before anything else unless the environment has it.
+    pub base: Vec<Entry>,
     /// Somebody to be added, unless the environment has the name or the id.
     pub account: Option<Account>,
     /// Files and directories to be put in, over what is there.
@@ -67,9 +69,11 @@ struct Below<'p> {
 pub(crate) fn layer(
     environment: &Environment,
     packages: &[Package],
+    profile: Option<&Path>,
     additions: &Additions,
 ) -> Result<Vec<Entry>, ImageError> {
-    let packages = packages.iter().map(Opened::new).collect::<Result<Vec<_>, _>>()?;
+    let of_debian = packages.iter().filter(|p| p.kind == PackageKind::Debian);
+    let packages = of_debian.map(Opened::new).collect::<Result<Vec<_>, _>>()?;
     let attrs = environment.attrs.iter().map(|a| (a.path.as_str(), a)).collect();
     let mut below = Below { packages, attrs, paths: BTreeMap::new() };
     for package in &below.packages {
@@ -78,6 +82,12 @@ pub(crate) fn layer(
     let mut entries = Entries::default();
     below.generated(&environment.root, &mut entries)?;
     below.corrections(&mut entries);
+    for entry in additions.base.iter().filter(|entry| !below.paths.contains_key(&entry.path)) {
+        entries.replace(entry.clone());
+    }
+    if let Some(profile) = profile {
+        below.profile(profile, &mut entries)?;
+    }
     account(environment, additions, &mut entries)?;
     for entry in &additions.entries {
         below.put(entry.clone(), &mut entries)?;
@@ -126,6 +136,29 @@ impl Below<'_> {
             }
             self.paths.insert(entry.path.clone(), matches!(entry.kind, EntryKind::Dir));
             entries.replace(entry);
+        }
+        Ok(())
+    }
+
+    /// The links to Nix's packages, over what the environment has. A directory stays as it is: what a link in its place
+    /// would show is linked into it.
+    fn profile(&mut self, data: &Path, entries: &mut Entries) -> Result<(), ImageError> {
+        let store = data.ancestors().nth(2).unwrap_or(data);
+        let mut todo = below(data)?;
+        todo.reverse();
+        while let Some(entry) = todo.pop() {
+            let is_dir = self.paths.get(&entry.path) == Some(&true);
+            match &entry.kind {
+                EntryKind::Dir if is_dir => {}
+                EntryKind::Link(target) if is_dir => {
+                    let physical = target.strip_prefix("/nix/store/").map(|inner| store.join(inner));
+                    todo.extend(physical.map(|dir| links(&dir, &entry.path, target)).transpose()?.unwrap_or_default());
+                }
+                kind => {
+                    self.paths.insert(entry.path.clone(), matches!(kind, EntryKind::Dir));
+                    entries.replace(entry);
+                }
+            }
         }
         Ok(())
     }
@@ -227,6 +260,20 @@ fn read(source: &Source) -> Result<Vec<u8>, ImageError> {
     }
 }
 
+/// Links at `path/…` to everything in `target`, which lies in `directory`; none if that is no directory.
+fn links(directory: &Path, path: &str, target: &str) -> Result<Vec<Entry>, ImageError> {
+    if !directory.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
+        return Ok(Vec::new());
+    }
+    let mut links = Vec::new();
+    for child in std::fs::read_dir(directory).at("list", directory)? {
+        let child = child.at("list", directory)?;
+        let name = child.file_name().into_string().map_err(|_| ImageError::Damaged { path: child.path() })?;
+        links.push(Entry::link(format!("{path}/{name}"), format!("{target}/{name}")));
+    }
+    Ok(links)
+}
+
 /// Adds the account to the files that name people.
 fn account(environment: &Environment, additions: &Additions, entries: &mut Entries) -> Result<(), ImageError> {
     let Some(Account { name, id, home, shell }) = &additions.account else { return Ok(()) };
@@ -270,7 +317,7 @@ impl Additions {
         // Writing to a sink can't fail.
         let mut write = |text: &str| drop(std::io::Write::write_all(&mut out, text.as_bytes()));
         write(&format!("{:?}\n{:?}\n{:?}\n", self.account, self.directories, self.appended));
-        for Entry { path, kind, mode, uid, gid, xattrs } in &self.entries {
+        for Entry { path, kind, mode, uid, gid, xattrs } in self.base.iter().chain(&self.entries) {
             let kind = match kind {
                 EntryKind::Dir => "dir".to_owned(),
                 EntryKind::Link(target) => format!("link {target:?}"),

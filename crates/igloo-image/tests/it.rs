@@ -16,7 +16,9 @@ use igloo_image::export::{self, Export};
 use igloo_image::plan::PlannedLayer;
 use igloo_image::reader::{ReadKind, walk};
 use igloo_image::tree::ImageTree;
-use igloo_image::{Account, Additions, Blobs, BuiltImage, Compression, ImageError, ImageSpec, Package, build, join};
+use igloo_image::{
+    Account, Additions, Blobs, BuiltImage, Compression, ImageError, ImageSpec, Package, PackageKind, build, join,
+};
 
 const HASHES: [&str; 4] = [
     "0ff6i579ks18y9yf2k8dnprmhlc4nrbf",
@@ -85,7 +87,8 @@ fn package(root: &Path, at: usize, name: &str, rows: &[Row<'_>]) -> Package {
         entries,
     };
     std::fs::write(physical.join("meta.json"), serde_json::to_vec(&meta).expect("JSON")).expect("meta.json");
-    Package { path, physical, name: name.to_owned(), version: "1".to_owned(), architecture: "amd64".to_owned() }
+    let (name, version, architecture) = (name.to_owned(), "1".to_owned(), "amd64".to_owned());
+    Package { kind: PackageKind::Debian, path, physical, name, version, architecture }
 }
 
 /// Two packages, a generated layer, own code.
@@ -154,6 +157,7 @@ fn spec(root: &Path) -> ImageSpec {
             PlannedLayer { name: "low".to_owned(), packages: vec![1] },
             PlannedLayer { name: "high".to_owned(), packages: vec![0] },
         ],
+        profile: None,
         copies: vec![(copy, code)],
         additions: Additions {
             account: Some(Account {

@@ -10,6 +10,9 @@ const DEVCONTAINER: [&str; 8] = ["@base", "@vscodeCompat", "git", "sudo", "libpa
 /// What a runtime image has unless it says `base`: directories, users and groups, `/etc/os-release`.
 const RUNTIME: [&str; 2] = ["base-files", "base-passwd"];
 
+/// What a devcontainer has where names without a prefix are nixpkgs'.
+const DEVCONTAINER_OF_NIX: [&str; 3] = ["@base", "git", "direnv"];
+
 impl Manifest {
     /// Whether an image has an environment of its own in the lock, instead of that of what it is made of.
     pub fn image_is_resolved(&self, image: &str) -> bool {
@@ -35,14 +38,17 @@ impl Manifest {
             Some(below) => over(below, &image.content),
             None => image.content.clone(),
         };
+        let debian = self.unprefixed_are_debians();
         if image.kind == ImageKind::Devcontainer {
-            add(&mut content, &DEVCONTAINER);
+            add(&mut content, if debian { &DEVCONTAINER } else { &DEVCONTAINER_OF_NIX });
         }
         // Nothing that isn't asked for but the names of users and of the release, which servers and scanners look up.
         // What a service runs in is asked for by the service.
         if image.of.is_none() && image.kind == ImageKind::Runtime && content.base.is_none() {
             content.base = Some(Base::None);
-            add(&mut content, &RUNTIME);
+            if debian {
+                add(&mut content, &RUNTIME);
+            }
         }
         Some(content)
     }

@@ -354,6 +354,12 @@ pub(crate) static IMAGE: Table = Table {
             .also(&["health", "ready"]),
         key("files", Kind::List(&IMAGE_FILE_REF), "Files that are made for it.").also(&["file"]),
         key("compression", Kind::Choice(&["zstd", "gzip"]), "How its layers are compressed, `zstd` unless said."),
+        key(
+            "nix-db",
+            Kind::Flag,
+            "`true`: Nix works in it, as its user: a database of its store paths, and a store to write to.",
+        )
+        .also(&["includeNixDb", "includeNixDB", "nix-database"]),
     ],
 };
 

@@ -452,6 +452,8 @@ pub struct Image {
     pub files: Vec<ImageFile>,
     /// How its layers are compressed.
     pub compression: LayerCompression,
+    /// Nix works in it, as its user.
+    pub nix_db: bool,
 }
 
 /// `healthcheck` of an image, as docker and podman run it.

@@ -112,6 +112,11 @@ impl Manifest {
         }
     }
 
+    /// Whether names without a prefix are those of Debian's packages.
+    pub(crate) fn unprefixed_are_debians(&self) -> bool {
+        self.default_kind().is_none_or(|(kind, _)| kind == SourceKind::Debian)
+    }
+
     fn requests(&self, key: &str, content: &Content) -> Vec<EnvironmentRequest> {
         let mut expansion = self.expand(&content.packages);
         if expansion.roots.is_empty()

@@ -58,7 +58,7 @@ pub fn realise(
 }
 
 /// Nix's packages of environments whose lock is current; what is missing of their closures is fetched or built.
-fn profiles(
+pub(crate) fn profiles(
     ctx: &Context<'_>,
     project: &mut Project,
     store: &Store,

@@ -58,14 +58,6 @@ pub enum OpsError {
         /// The package.
         what: String,
     },
-    /// An image of what can't be in one yet.
-    #[error("the image `{image}` has packages from {source_name}, which images can't have yet")]
-    NixInImage {
-        /// The image.
-        image: String,
-        /// The source.
-        source_name: String,
-    },
     /// An answer of Nix's that names no store path.
     #[error("`{text}`, which Nix named, is no store path")]
     NotAStorePath {

@@ -40,7 +40,7 @@ pub(crate) fn manifest(ctx: &Context<'_>, directory: &Path, reference: &str) -> 
     path.ok_or_else(|| OpsError::NotAStorePath { text: installable })
 }
 
-pub(crate) use closure::{complete, forget, learn};
+pub(crate) use closure::{complete, forget, is_known, learn, of_environment as closure_of};
 pub(crate) use host::HostStore;
 pub(crate) use lock::{files_digest, resolve};
-pub(crate) use profile::{Profile, find as find_profile, profile};
+pub(crate) use profile::{Profile, find as find_profile, has_debian, profile};

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use igloo_base::Sha256;
 use igloo_base::file::{FileLock, create_dirs, read_optional, write_atomic};
+use igloo_base::{At as _, Sha256};
 use igloo_formats::nix::StorePath;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
@@ -15,7 +15,7 @@ use crate::layout::Layout;
 use crate::persist;
 
 /// The schema that Nix has used since 2.0 and still uses.
-const SCHEMA: u32 = 10;
+pub const SCHEMA: u32 = 10;
 
 /// Nix waits as long for other writers.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -306,6 +306,22 @@ impl Db {
         };
         run().map_err(self.failed("forget objects"))
     }
+}
+
+/// The bytes of a database in which just these objects are valid: a function of them alone. It is made in `scratch`.
+pub fn database_of(infos: &[PathInfo], scratch: &Path) -> Result<Vec<u8>, StoreError> {
+    let path = scratch.join("db.sqlite");
+    let connection = Connection::open(&path).and_then(|connection| {
+        connection.execute_batch(TABLES)?;
+        Ok(connection)
+    });
+    let connection = connection.map_err(|e| database("create", &path, e))?;
+    let db = Db { connection: Mutex::new(connection), path: path.clone(), _big_lock: None };
+    let mut sorted: Vec<&PathInfo> = infos.iter().collect();
+    sorted.sort_by(|a, b| a.path.cmp(&b.path));
+    db.register(&sorted)?;
+    drop(db);
+    Ok(std::fs::read(&path).at("read", &path)?)
 }
 
 /// Makes the file whose blocks a collection frees when the disk is full.

@@ -46,7 +46,7 @@ mod tree;
 mod unpack;
 mod usage;
 
-pub use db::PathInfo;
+pub use db::{PathInfo, SCHEMA, database_of};
 pub use error::StoreError;
 pub use gc::GcReport;
 pub use import::Importer;

@@ -37,10 +37,13 @@ pub use file::{PlanError, VERSION};
 pub use measure::{Bytes, Host};
 pub use prior::{Prior, Volatility};
 
+/// What names of Nix's packages begin with, and their sources.
+pub const NIX: &str = "nix:";
+
 /// A package as the plan sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FleetPackage {
-    /// Binary package, `libssl3`.
+    /// Binary package, `libssl3`; `nix:openssl.dev` of a store path.
     pub name: String,
     /// Exact version.
     pub version: String,

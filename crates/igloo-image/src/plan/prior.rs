@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::OnceLock;
 
+use super::NIX;
+
 /// What is known about updates before a plan is made. See the module documentation of [`crate::plan`].
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Prior {
@@ -125,6 +127,9 @@ impl Prior {
     /// never changed is still not for ever; the result is raised to the power of 3/4, because updates come in bursts
     /// and a burst between two revisions of an image costs once.
     pub fn volatility(&self, source: &str) -> Volatility {
+        let learnt = self.learnt.get(source);
+        // What is updated often in Debian is updated often elsewhere.
+        let source = source.strip_prefix(NIX).unwrap_or(source);
         let fixed = self.fixed.contains(source) || self.fixed.contains(stem(source));
         let mut updates = match (fixed, self.quiet.contains(source)) {
             (true, _) => FIXED,
@@ -152,7 +157,7 @@ impl Prior {
         if fixed {
             evidence.push("had security fixes before".to_owned());
         }
-        if let Some((count, steps)) = self.learnt.get(source) {
+        if let Some((count, steps)) = learnt {
             updates += OWN * count;
             years += OWN * steps * STEP_YEARS;
             evidence.push(format!("{count} of {steps} steps between locks"));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::layers::unique;
 use super::prior::Prior;
-use super::{FleetImage, PlannedLayer};
+use super::{FleetImage, NIX, PlannedLayer};
 
 /// Compressed bytes from which a source gets a layer of its own.
 const OWN_LAYER: u64 = 4 << 20;
@@ -19,7 +19,25 @@ const VOLATILE: f64 = 0.25;
 ///
 /// Large sources stand alone, the stable ones below. The others are put together, stable ones and volatile ones apart;
 /// a bucket is found by the source's name, so that one more package changes one bucket.
+///
+/// Debian's packages and Nix's lie apart, so that images of both share layers with images of one.
 pub(super) fn cut(image: &FleetImage, left: Vec<usize>, room: usize, layers: &mut Vec<PlannedLayer>) {
+    let size = |packages: &[usize]| packages.iter().map(|at| image.packages[*at].size).sum::<u64>();
+    let (nix, debian): (Vec<usize>, Vec<usize>) =
+        left.iter().partition(|at| image.packages[**at].source.starts_with(NIX));
+    if nix.is_empty() || debian.is_empty() || room < 2 {
+        cut_alike(image, left, room, layers);
+    } else {
+        let (of_nix, all) = (size(&nix), size(&left).max(1));
+        let most = room as u64 - 1;
+        let for_nix = usize::try_from((room as u64 * of_nix / all).clamp(1, most)).unwrap_or(1);
+        cut_alike(image, debian, room - for_nix, layers);
+        cut_alike(image, nix, for_nix, layers);
+    }
+    unique(layers);
+}
+
+fn cut_alike(image: &FleetImage, left: Vec<usize>, room: usize, layers: &mut Vec<PlannedLayer>) {
     if left.is_empty() {
         return;
     }
@@ -69,7 +87,6 @@ pub(super) fn cut(image: &FleetImage, left: Vec<usize>, room: usize, layers: &mu
         layers.push(PlannedLayer { name, packages });
     }
     debug_assert!(layers.len() - start <= room.max(1));
-    unique(layers);
 }
 
 fn is_volatile(prior: &Prior, source: &str) -> bool {

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use igloo_base::file::create_dirs;
 use igloo_base::{At as _, System};
 use igloo_image::plan::{FleetImage, FleetPackage};
-use igloo_image::{Blobs, Compression, ImageSpec, Package};
+use igloo_image::{Blobs, Compression, ImageSpec, Package, PackageKind};
 use igloo_manifest::{ImageKind, LayerCompression, Lock};
 use igloo_store::Store;
 
-use super::{Made, annotations, blobs, chosen, kept, plan, source_package, spec};
+use super::{Made, annotations, blobs, chosen, kept, nix, plan, source_package, spec};
 use crate::context::Context;
 use crate::error::OpsError;
 use crate::project::Project;
@@ -132,20 +132,26 @@ fn specs(
         copies.insert(name.clone(), copied.into_iter().collect::<Vec<_>>());
     }
     let plan = plan::of(project)?;
+    let scratch = ctx.dirs.oci();
     let mut specs = Vec::new();
     for system in &systems {
         let realised = environment::realise_on(ctx, project, &store, *system, &unique, options.locked)?;
-        let environments: BTreeMap<&String, _> = unique.iter().zip(realised).collect();
+        let profiles = environment::profiles(ctx, project, &store, *system, &unique, options.locked)?;
+        let environments: BTreeMap<&String, _> = unique.iter().zip(realised.into_iter().zip(profiles)).collect();
         let Some(lock) = project.lock()? else { return Err(OpsError::LockStale) };
         let created = created(lock);
         for (name, key) in names.iter().zip(&keys) {
-            if let Some(of_nix) = lock.environment(key, *system).find(|e| lock.outputs_of(e).next().is_some()) {
-                return Err(OpsError::NixInImage { image: name.clone(), source_name: of_nix.source.clone() });
-            }
             let image = &project.manifest.images[name];
-            let environment = &environments[key];
+            let (environment, profile) = &environments[key];
             let content = project.manifest.image_content(name).unwrap_or_default();
-            let (additions, config) = spec::spec(project, name, image, &content, environment)?;
+            let closure = nix::closure(lock, *system, key)?;
+            let of_nix = spec::OfNix {
+                closure: &closure,
+                roots: profile.iter().flat_map(|profile| profile.outputs.clone()).collect(),
+                scratch: &scratch,
+                alone: profile.is_some() && !crate::nix::has_debian(lock, *system, key),
+            };
+            let (additions, config) = spec::spec(project, name, image, &content, environment, &of_nix)?;
             let fleet = fleet_image(project, lock, *system, name, key)?;
             let physical: BTreeMap<_, _> = environment.members.iter().map(|(path, at)| (path, at)).collect();
             let locked = environment::packages_of(lock, environment::environment_on(lock, *system, key)?);
@@ -153,6 +159,7 @@ fn specs(
             for package in &locked {
                 let path = package.store.clone().ok_or(OpsError::LockStale)?;
                 packages.push(Package {
+                    kind: PackageKind::Debian,
                     physical: physical.get(&path).map(|at| (*at).clone()).unwrap_or_else(|| store.physical(&path)),
                     path,
                     name: package.name.clone(),
@@ -160,6 +167,7 @@ fn specs(
                     architecture: package.architecture.clone(),
                 });
             }
+            packages.extend(nix::packages(&closure, *system, &store));
             let compression = match options.compression.unwrap_or(image.compression) {
                 LayerCompression::Zstd => Compression::Zstd,
                 LayerCompression::Gzip => Compression::Gzip,
@@ -171,9 +179,10 @@ fn specs(
                     name: format!("{name} ({})", system.deb_arch()),
                     system: *system,
                     environment: environment.clone(),
-                    weights: locked.iter().map(|p| p.installed_size * 1024).collect(),
+                    weights: fleet.packages.iter().map(|p| p.installed).collect(),
                     packages,
                     layers: plan.layers(&fleet),
+                    profile: profile.as_ref().map(|profile| (profile.path.clone(), profile.data.clone())),
                     copies: copies[name].clone(),
                     additions,
                     config,
@@ -188,10 +197,12 @@ fn specs(
 
 /// When the newest of what is in the lock was published.
 fn created(lock: &Lock) -> Option<String> {
-    lock.sources.values().flat_map(|s| &s.suites).map(|s| s.date.clone()).max()
+    let published = lock.sources.values().flat_map(|s| &s.suites).map(|s| s.date.clone()).max();
+    // Of a flake alone nothing tells: the time that the image's files have.
+    published.or_else(|| (!lock.paths.is_empty()).then(|| "1980-01-01T00:00:00Z".to_owned()))
 }
 
-/// An image as the plan of layers sees it. In the lock's order of packages.
+/// An image as the plan of layers sees it. In the lock's order of packages, Debian's before Nix's.
 pub(crate) fn fleet_image(
     project: &Project,
     lock: &Lock,
@@ -208,5 +219,7 @@ pub(crate) fn fleet_image(
         size: p.size,
         installed: p.installed_size * 1024,
     });
-    Ok(FleetImage { name: format!("{}/{name}", project.manifest.project.name), packages: packages.collect() })
+    let mut packages: Vec<FleetPackage> = packages.collect();
+    packages.extend(nix::fleet(&nix::closure(lock, system, key)?, system));
+    Ok(FleetImage { name: format!("{}/{name}", project.manifest.project.name), packages })
 }

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use igloo_formats::nix::StorePath;
 use igloo_formats::oci::{Descriptor, Digest, ImageConfig};
 use igloo_image::image::{LAYER_NAME, LAYER_PACKAGES};
+use igloo_image::plan::NIX;
 use igloo_image::reader::{ReadKind, walk};
 use igloo_image::tree::Image;
 use igloo_remote::registry::Choice;
@@ -288,7 +290,20 @@ pub fn why(ctx: &Context<'_>, start: &Path, text: &str, path: &str, architecture
             *package = full.clone();
         }
     }
+    // A store path is a package; a link of the profile leads into one.
+    let target = file.target.as_deref().unwrap_or_default();
+    if let Some(path) = store_path(&format!("/{found}")).or_else(|| store_path(target)).filter(|_| packages.is_empty())
+    {
+        let (name, version) = super::nix::label(&path);
+        packages.push(format!("{NIX}{name}={version}"));
+    }
     Ok(Why { layer_digest: layer.digest.clone(), layer_name: layer.name.clone(), packages, file })
+}
+
+/// The store path that an absolute path is below of.
+fn store_path(path: &str) -> Option<StorePath> {
+    let name = path.strip_prefix("/nix/store/")?.split('/').next()?;
+    StorePath::parse(name).ok()
 }
 
 /// How two images differ.

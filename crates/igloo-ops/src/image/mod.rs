@@ -6,6 +6,7 @@ pub mod build;
 pub mod in_nix;
 pub(crate) mod kept;
 pub mod look;
+mod nix;
 pub mod plan;
 pub mod run;
 pub mod source;

@@ -7,14 +7,15 @@ use igloo_base::System;
 use igloo_base::file::{read_optional, write_atomic};
 use igloo_image::plan::{FleetImage, Plan, PlannedLayer, Prior};
 use igloo_manifest::Lock;
+use igloo_store::Store;
 use serde::Serialize;
 
 use super::build::fleet_image;
 use super::source_package;
 use crate::context::Context;
 use crate::error::OpsError;
-use crate::lock;
 use crate::project::{self, LOCK, Project};
+use crate::{environment, lock, nix};
 
 /// Name of the plan's file, beside the manifest.
 pub const PLAN: &str = "igloo.plan";
@@ -85,6 +86,7 @@ pub fn write(ctx: &Context<'_>, directories: &[PathBuf], check: bool) -> Result<
     for directory in directories {
         let mut one = project::open(ctx, directory)?;
         lock::ensure(ctx, &mut one, check)?;
+        complete(ctx, &mut one, None, check)?;
         projects.push(one);
     }
     let mut images = Vec::new();
@@ -150,11 +152,28 @@ fn history(ctx: &Context<'_>, project: &Project) -> Result<Vec<Vec<(String, Stri
 }
 
 fn sources(lock: &Lock) -> Vec<(String, String)> {
-    let mut sources: Vec<(String, String)> =
-        lock.packages.iter().map(|p| (source_package(p), p.version.to_string())).collect();
+    let of_debian = lock.packages.iter().map(|p| (source_package(p), p.version.to_string()));
+    let of_nix = lock.paths.iter().map(|p| super::nix::label(&p.path));
+    let of_nix = of_nix.map(|(name, version)| (super::nix::source(&name), version));
+    let mut sources: Vec<(String, String)> = of_debian.chain(of_nix).collect();
     sources.sort();
     sources.dedup_by(|a, b| a.0 == b.0);
     sources
+}
+
+/// Makes the lock know what images have of Nix's: what no cache tells is built.
+fn complete(ctx: &Context<'_>, project: &mut Project, only: Option<&[String]>, locked: bool) -> Result<(), OpsError> {
+    let names = project.manifest.images.keys().filter(|name| only.is_none_or(|only| only.contains(name)));
+    let keys: Vec<String> = names.filter_map(|name| project.manifest.image_environment(name)).collect();
+    for system in project.manifest.project.systems.clone() {
+        let Some(lock) = project.lock()? else { return Err(OpsError::LockStale) };
+        let unknown: Vec<String> = keys.iter().filter(|key| !nix::is_known(lock, system, key)).cloned().collect();
+        if !unknown.is_empty() {
+            let store = Store::open(ctx.dirs.store_root())?;
+            environment::profiles(ctx, project, &store, system, &unknown, locked)?;
+        }
+    }
+    Ok(())
 }
 
 /// The images of a project as the plan sees them, each with its system.
@@ -175,6 +194,7 @@ pub fn show(ctx: &Context<'_>, start: &Path, names: &[String], explain: bool) ->
     let mut project = project::open(ctx, start)?;
     lock::ensure(ctx, &mut project, false)?;
     let names = super::chosen(&project, names)?;
+    complete(ctx, &mut project, Some(&names), false)?;
     let plan = of(&project)?;
     let fleet = fleet(&project, Some(&names))?;
     Ok(fleet.iter().map(|(system, image)| shown(&plan, *system, image, explain)).collect())

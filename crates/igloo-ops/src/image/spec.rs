@@ -1,12 +1,15 @@
 //! What an image of a project is: from its manifest and lock to what `igloo-image` makes.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use igloo_base::At as _;
 use igloo_env::Environment;
+use igloo_formats::nix::StorePath;
 use igloo_formats::oci::{Config, Empty, Healthcheck};
 use igloo_image::entry::Entry;
 use igloo_image::{Account, Additions, Appended, ImageError};
+use igloo_manifest::lock::LockedPath;
 use igloo_manifest::words::signal_name;
 use igloo_manifest::{Content, Image, ImageFileContent, ImageKind, Port, Probe, Service, Volume};
 
@@ -18,6 +21,18 @@ const MAX_FILE: u64 = 16 << 20;
 /// The id of the account that an image adds.
 const ACCOUNT: u32 = 1000;
 
+/// What an image has of Nix's.
+pub(super) struct OfNix<'l> {
+    /// Everything, sorted.
+    pub(super) closure: &'l [&'l LockedPath],
+    /// What was asked for.
+    pub(super) roots: Vec<StorePath>,
+    /// Whether there is nothing of Debian's.
+    pub(super) alone: bool,
+    /// Where temporary files may be.
+    pub(super) scratch: &'l Path,
+}
+
 /// What is added to an environment, and how the image is run.
 pub(super) fn spec(
     project: &Project,
@@ -25,6 +40,7 @@ pub(super) fn spec(
     image: &Image,
     content: &Content,
     environment: &Environment,
+    of_nix: &OfNix<'_>,
 ) -> Result<(Additions, Config), OpsError> {
     let service = image.of.as_deref().and_then(|of| of.strip_prefix("services."));
     let service = service.and_then(|service| project.manifest.services.get(service));
@@ -36,6 +52,12 @@ pub(super) fn spec(
     };
     let (uid, gid) = person.unwrap_or((0, 0));
     let mut additions = Additions { account: account.clone(), ..Additions::default() };
+    if of_nix.alone {
+        super::nix::skeleton(&mut additions);
+    }
+    if image.nix_db {
+        super::nix::database(&mut additions, of_nix, (uid, gid))?;
+    }
     for file in &image.files {
         let (uid, gid) = match &file.owner {
             Some(text) => owner(name, text, environment, account.as_ref())?,

@@ -215,6 +215,32 @@ fn locked_path(info: &PathInfo) -> Result<LockedPath, OpsError> {
     })
 }
 
+/// Whether the lock knows the closures of an environment's outputs.
+pub(crate) fn is_known(lock: &Lock, system: System, key: &str) -> bool {
+    unknown(lock, Some((system, &BTreeSet::from([key])))).is_empty()
+}
+
+/// What an environment needs of Nix's, sorted by path; none if the lock doesn't know.
+pub(crate) fn of_environment<'l>(lock: &'l Lock, system: System, key: &str) -> Option<Vec<&'l LockedPath>> {
+    let keys = BTreeSet::from([key]);
+    if !unknown(lock, Some((system, &keys))).is_empty() {
+        return None;
+    }
+    let mut waiting: Vec<&StorePath> = outputs(lock, Some((system, &keys))).map(|o| &o.path).collect();
+    if waiting.is_empty() {
+        return Some(Vec::new());
+    }
+    let known: BTreeMap<&StorePath, &LockedPath> = lock.paths.iter().map(|p| (&p.path, p)).collect();
+    let mut needed = BTreeMap::new();
+    while let Some(path) = waiting.pop() {
+        let locked = *known.get(path)?;
+        if needed.insert(path, locked).is_none() {
+            waiting.extend(&locked.references);
+        }
+    }
+    Some(needed.into_values().collect())
+}
+
 /// Everything that these paths need, as the store wants to hear it.
 fn closure(lock: &Lock, roots: Vec<StorePath>) -> Vec<realise::LockedPath> {
     let known: BTreeMap<&StorePath, &LockedPath> = lock.paths.iter().map(|p| (&p.path, p)).collect();

@@ -45,6 +45,8 @@ const USUAL: &[(&str, &str)] = &[
 /// The packages of Nix's that an environment has.
 #[derive(Debug, Clone)]
 pub(crate) struct Profile {
+    /// Its object.
+    pub(crate) path: StorePath,
     /// The tree of links, a layer of a root.
     pub(crate) data: PathBuf,
     /// What is to be seen at `/nix/store`.
@@ -135,6 +137,7 @@ fn load(store: &Store, path: &StorePath, outputs: &[&LockedOutput]) -> Profile {
         ["bin", "sbin"].into_iter().filter(has).map(|name| format!("{}/{name}", o.path.full())).collect::<Vec<_>>()
     });
     Profile {
+        path: path.clone(),
         data: physical.join("data"),
         store: physical.parent().unwrap_or(&physical).to_owned(),
         bins: bins.collect(),
@@ -150,7 +153,8 @@ fn outputs<'l>(lock: &'l Lock, system: System, key: &str) -> Vec<&'l LockedOutpu
     all
 }
 
-fn has_debian(lock: &Lock, system: System, key: &str) -> bool {
+/// Whether an environment has packages of Debian's.
+pub(crate) fn has_debian(lock: &Lock, system: System, key: &str) -> bool {
     lock.environment(key, system).any(|e| !e.packages.is_empty())
 }
 

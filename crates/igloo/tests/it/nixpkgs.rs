@@ -8,13 +8,13 @@ use crate::nix_shell::{nix_works, set};
 use crate::world::{Person, people};
 
 /// A person's project, and where its things are.
-struct World {
-    person: Person,
-    directory: PathBuf,
+pub struct World {
+    pub person: Person,
+    pub directory: PathBuf,
 }
 
 impl World {
-    fn new(person: &Person, manifest: &str) -> Self {
+    pub fn new(person: &Person, manifest: &str) -> Self {
         let manifest = manifest.replace("@set@", &set().display().to_string());
         let world = Self { directory: person.project("nixpkgs", &manifest), person: person.clone() };
         world.person.own(&world.directory);
@@ -22,11 +22,11 @@ impl World {
     }
 
     /// With the machine's Nix, in its own store.
-    fn igloo(&self, words: &[&str]) -> Output {
+    pub fn igloo(&self, words: &[&str]) -> Output {
         self.command(words).output().expect("run igloo")
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut command = self.person.igloo_command(&self.directory, words);
         // Another store than other tests have: this one's collections would take theirs away.
         command.env("NIX_CONF_DIR", set()).env("XDG_CACHE_HOME", self.person.cache());
@@ -35,7 +35,7 @@ impl World {
     }
 
     /// Where there is no Nix, and never was.
-    fn without_nix(&self, words: &[&str]) -> Output {
+    pub fn without_nix(&self, words: &[&str]) -> Output {
         let base = self.directory.join("no-nix");
         if !base.exists() {
             fs::create_dir(&base).expect("mkdir");
@@ -51,7 +51,7 @@ impl World {
         command.output().expect("run igloo")
     }
 
-    fn edit(&self, from: &str, to: &str) {
+    pub fn edit(&self, from: &str, to: &str) {
         let file = self.directory.join("igloo.toml");
         let text = fs::read_to_string(&file).expect("read");
         assert!(text.contains(from), "{text}");
@@ -59,18 +59,18 @@ impl World {
     }
 }
 
-fn ok(output: Output) -> String {
+pub fn ok(output: Output) -> String {
     assert!(output.status.success(), "{output:#?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// What it told the person, having succeeded.
-fn says(output: Output) -> String {
+pub fn says(output: Output) -> String {
     assert!(output.status.success(), "{output:#?}");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn fails(output: Output) -> String {
+pub fn fails(output: Output) -> String {
     assert!(!output.status.success(), "{output:#?}");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -108,38 +108,14 @@ fn a_project_is_locked_with_nix_and_runs_where_there_is_none() {
     assert!(says(world.without_nix(&["lock"])).contains("up to date"));
     assert_eq!(lock(), before);
     // Somebody else puts it into a cache; the others have the lock, the cache and its key.
-    let cache = root.directory("nix-cache");
-    let nix = |words: &[&str]| {
-        let mut command = Command::new(words[0]);
-        command.args(&words[1..]).env("NIX_CONF_DIR", set()).env("HOME", &cache).current_dir(&cache);
-        ok(command.output().expect("nix"))
-    };
-    nix(&["nix-store", "--generate-binary-cache-key", "test-1", "key.secret", "key.public"]);
     let hello = Path::new(path.trim()).ancestors().nth(2).expect("a path").display().to_string();
-    let all: Vec<String> = lock()
-        .lines()
-        .filter_map(|line| line.strip_prefix("path = \"")?.strip_suffix('"').map(|base| format!("/nix/store/{base}")))
-        .filter(|path| Path::new(path).exists())
-        .collect();
-    assert!(all.contains(&hello), "{all:?}");
-    let to = format!("file://{}/c?compression=zstd&secret-key={}/key.secret", cache.display(), cache.display());
-    let words: Vec<&str> = ["nix", "copy", "--to", &to].into_iter().chain(all.iter().map(String::as_str)).collect();
-    nix(&words);
-    let key = fs::read_to_string(cache.join("key.public")).expect("key");
+    let sources = cached(&root, &lock(), &hello);
     for person in people() {
         let other = World::new(&person, MANIFEST);
         fs::write(other.directory.join("igloo.lock"), lock()).expect("write");
         let said = fails(other.without_nix(&["shell", "--isolation", "pure", "--", "hello"]));
         assert!(said.contains("hello-2.12") || said.contains("store path"), "{}: {said}", person.name);
-        let caches = format!(
-            "flake = \"path:@set@\"\ncaches = [\"file://{}/c\"]\ntrusted-keys = [\"{}\"]",
-            cache.display(),
-            key.trim()
-        );
-        other.edit(
-            &format!("flake = \"path:{}\"", set().display()),
-            &caches.replace("@set@", &set().display().to_string()),
-        );
+        other.edit(&format!("flake = \"path:{}\"", set().display()), &sources);
         person.own(&other.directory);
         for isolation in ["pure", "container", "host"] {
             let ran = other.without_nix(&["shell", "--isolation", isolation, "--", "hello"]);
@@ -152,6 +128,33 @@ fn a_project_is_locked_with_nix_and_runs_where_there_is_none() {
         verify.args(["store", "verify", "--no-trust", "--store", &store, &hello]).env("NIX_CONF_DIR", set());
         ok(verify.output().expect("nix"));
     }
+}
+
+/// Puts what a lock names and this machine's Nix has into a cache, `known` among it; what a manifest says to use it.
+pub fn cached(root: &Person, lock: &str, known: &str) -> String {
+    let cache = root.directory("nix-cache");
+    let nix = |words: &[&str]| {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).env("NIX_CONF_DIR", set()).env("HOME", &cache).current_dir(&cache);
+        ok(command.output().expect("nix"))
+    };
+    nix(&["nix-store", "--generate-binary-cache-key", "test-1", "key.secret", "key.public"]);
+    let all: Vec<String> = lock
+        .lines()
+        .filter_map(|line| line.strip_prefix("path = \"")?.strip_suffix('"').map(|base| format!("/nix/store/{base}")))
+        .filter(|path| Path::new(path).exists())
+        .collect();
+    assert!(all.iter().any(|path| path == known), "{all:?}");
+    let to = format!("file://{}/c?compression=zstd&secret-key={}/key.secret", cache.display(), cache.display());
+    let words: Vec<&str> = ["nix", "copy", "--to", &to].into_iter().chain(all.iter().map(String::as_str)).collect();
+    nix(&words);
+    let key = fs::read_to_string(cache.join("key.public")).expect("key");
+    format!(
+        "flake = \"path:{}\"\ncaches = [\"file://{}/c\"]\ntrusted-keys = [\"{}\"]",
+        set().display(),
+        cache.display(),
+        key.trim()
+    )
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{Served, boxes, digest, has};
+use crate::podman::Podman;
 use crate::world::{Person, people};
 
 #[test]
@@ -54,33 +55,10 @@ fn podman_and_buildah_run_it() {
     }
     let project = boxes(person);
     person.igloo(&project, &["image", "build", "--oci-archive", "oci.tar"]).ok();
-    // Away from this machine's own images, and with what hosts without CAP_SYS_RESOURCE and cgroup v2 allow.
-    let conf = project.join("containers.conf");
-    let limits = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n";
-    let engine = "[engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n";
-    fs::write(&conf, format!("{limits}{engine}")).expect("write");
-    let storage = project.join("storage.conf");
-    let (root, runroot) = (project.join("graph"), project.join("rungraph"));
-    let text = format!("[storage]\ndriver = \"vfs\"\ngraphroot = {root:?}\nrunroot = {runroot:?}\n");
-    fs::write(&storage, text).expect("write");
-    let policy = project.join("policy.json");
-    fs::write(&policy, r#"{"default": [{"type": "insecureAcceptAnything"}]}"#).expect("write");
-    let tool = |name: &str, words: &[&str]| {
-        let output = person
-            .command(name)
-            .args(words)
-            .env("CONTAINERS_CONF", &conf)
-            .env("CONTAINERS_STORAGE_CONF", &storage)
-            .env("TMPDIR", &project)
-            .current_dir(&project)
-            .output()
-            .expect("run it");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{name} {words:?}: {said}");
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    };
-    let policy = policy.to_string_lossy();
-    tool("podman", &["load", "--quiet", "--signature-policy", &policy, "--input", "oci.tar"]);
+    let podman = Podman::new(person, &project, "vfs");
+    let tool = |name: &str, words: &[&str]| podman.tool(name, words);
+    podman.load("oci.tar");
+    let policy = podman.policy();
     let run =
         |words: &[&str]| tool("podman", &[&["run", "--rm", "--net=none", "localhost/box:latest"], words].concat());
     assert_eq!(run(&[]), "ran well");
@@ -93,7 +71,6 @@ fn podman_and_buildah_run_it() {
     assert_eq!(fs::read_to_string(Path::new(&at).join("srv/app/main")).expect("read"), "the code");
     tool("buildah", &["umount", &from]);
     tool("buildah", &["rm", &from]);
-    tool("podman", &["rmi", "--all", "--force"]);
 }
 
 /// Debian's `docker-registry` on loopback.
