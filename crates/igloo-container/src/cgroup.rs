@@ -368,6 +368,49 @@ impl Cgroup {
     }
 }
 
+/// The limits that hold in a process's groups, as far as they are told here.
+pub(crate) fn limits_of(hierarchy: &Hierarchy) -> Limits {
+    let mut limits = Limits::default();
+    for (controller, group) in &hierarchy.v1 {
+        match controller {
+            // "No limit" is a number close to the largest there is.
+            Controller::Memory => {
+                limits.memory = number(&group.join("memory.limit_in_bytes")).filter(|n| *n < 1 << 62);
+            }
+            Controller::Cpu => {
+                let quota = number(&group.join("cpu.cfs_quota_us"));
+                let period = number(&group.join("cpu.cfs_period_us"));
+                limits.cpus = quota.zip(period).map(|(quota, period)| quota as f64 / period as f64);
+            }
+            Controller::Pids => limits.pids = number(&group.join("pids.max")),
+        }
+    }
+    if let Some(Unified { current, .. }) = &hierarchy.v2 {
+        limits.memory = limits.memory.or_else(|| number(&current.join("memory.max")));
+        limits.pids = limits.pids.or_else(|| number(&current.join("pids.max")));
+        let text = fs::read_to_string(current.join("cpu.max")).unwrap_or_default();
+        let mut words = text.split_whitespace().map(str::parse::<u64>);
+        if let (Some(Ok(quota)), Some(Ok(period))) = (words.next(), words.next()) {
+            limits.cpus = limits.cpus.or(Some(quota as f64 / period as f64));
+        }
+    }
+    limits
+}
+
+/// Removes what a killed supervisor left of a project's groups. What is in use, or somebody else's, stays.
+pub fn sweep(project: &str) {
+    let (Ok(()), Ok(hierarchy)) = (check_name(project), Hierarchy::detect()) else { return };
+    let unified = hierarchy.v2.iter().flat_map(|v2| {
+        v2.current.ancestors().take_while(|dir| dir.starts_with(&v2.mount)).map(Path::to_owned).collect::<Vec<_>>()
+    });
+    for place in hierarchy.v1.iter().map(|(_, place)| place.clone()).chain(unified) {
+        let igloo = place.join("igloo");
+        if remove_group(&igloo.join(project), 0).is_ok() {
+            drop(fs::remove_dir(igloo));
+        }
+    }
+}
+
 /// Removes a directory of the control group file system, depth first. What a kill has hit stays in its group
 /// until it has been reaped, hence the patience: about half a second.
 fn remove_group(dir: &Path, depth: usize) -> Result<(), PathError> {

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Gid, Uid};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::error::{Act, ContainerError};
@@ -87,19 +87,39 @@ pub fn become_user(user: &User, set_groups: bool) -> Result<(), ContainerError> 
 /// All at once, as services get it: user, the eleven capabilities (none effective unless uid 0), no_new_privs,
 /// seccomp. Call right before exec.
 pub fn harden(user: &User, set_groups: bool) -> Result<(), ContainerError> {
-    harden_with(user, set_groups, &seccomp::Filter::build()?)
+    harden_with(user, set_groups, Capabilities::CONTAINER, &seccomp::Filter::build()?)
 }
 
-/// [`harden`] with a filter that is built already.
-pub fn harden_with(user: &User, set_groups: bool, filter: &seccomp::Filter) -> Result<(), ContainerError> {
+/// [`harden`] with other capabilities, and a filter that is built already.
+pub fn harden_with(
+    user: &User,
+    set_groups: bool,
+    capabilities: Capabilities,
+    filter: &seccomp::Filter,
+) -> Result<(), ContainerError> {
     become_user(user, set_groups)?;
     // Changing ids cleared the effective set; bounding needs CAP_SETPCAP there.
     let have = rustix::thread::capabilities(None).act("read the own capabilities")?;
     rustix::thread::set_capabilities(None, CapabilitySets { effective: have.permitted, ..have })
         .act("raise the permitted capabilities")?;
-    set_capabilities(Capabilities::CONTAINER, Capabilities::of(user))?;
+    set_capabilities(capabilities, capabilities.if_root(user))?;
     no_new_privs()?;
     filter.install()
+}
+
+/// A second lock on what the filter of system calls and the lack of capabilities keep shut already: no devices are made,
+/// and no file system is mounted, moved or unmounted, whatever else is let through one day. Where the kernel has no
+/// Landlock, or a first one that would forbid to move files between directories, nothing is done.
+pub fn landlock() -> Result<(), ContainerError> {
+    const MAKE_CHAR: u64 = 1 << 6;
+    const MAKE_BLOCK: u64 = 1 << 11;
+    /// Denied to everybody who is restricted at all, unless it is allowed.
+    const REFER: u64 = 1 << 13;
+    if sys::landlock_version() < 2 {
+        return Ok(());
+    }
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).act("open the root")?;
+    sys::landlock(MAKE_CHAR | MAKE_BLOCK | REFER, REFER, root).act("restrict files")
 }
 
 /// Marks every descriptor above stderr close-on-exec.

@@ -8,6 +8,7 @@
 //!
 //! Never prints, never reads `HOME` or other variables.
 
+pub mod audit;
 pub mod cgroup;
 pub mod enter;
 mod error;
@@ -28,6 +29,6 @@ pub mod userns;
 pub use error::ContainerError;
 pub use sandbox::{Container, ExecHandle, Sandbox, sandbox_main};
 pub use spec::{
-    Attr, AttrKind, ContainerEvent, ContainerSpec, Identity, Ipv4Net, Limits, Mount, MountKind, SandboxConfig,
-    SocketKind, User,
+    Attr, AttrKind, ContainerEvent, ContainerSpec, Device, Identity, Ipv4Net, Limits, Mount, MountKind, SandboxConfig,
+    SocketKind, Ulimit, User,
 };

@@ -20,7 +20,7 @@ pub use overlay::{Writable, overlay};
 pub use root::Root;
 
 use crate::error::ContainerError;
-use crate::spec::{ContainerSpec, Identity, Mount, MountKind};
+use crate::spec::{ContainerSpec, Identity, Mount, MountKind, User};
 use crate::sys;
 
 /// Makes the root at the directory `target`, complete but for what libcontainer mounts (proc, dev, sys).
@@ -96,6 +96,7 @@ fn attach(root: &Root, spec: &ContainerSpec, mount: &Mount, forgiving: bool) -> 
             volume::prepare(root, source, &mount.target, &spec.user, forgiving)?;
             (clone_tree(source)?, true)
         }
+        MountKind::Secrets { files } => (secrets(&spec.user, files, forgiving)?, true),
         MountKind::Tmpfs { size } => {
             let fs = rustix::mount::fsopen("tmpfs", rustix::mount::FsOpenFlags::FSOPEN_CLOEXEC)
                 .map_err(failed("tmpfs".to_owned()))?;
@@ -123,6 +124,25 @@ fn attach(root: &Root, spec: &ContainerSpec, mount: &Mount, forgiving: bool) -> 
     sys::restrict_mount(&tree, flags, true).at("restrict the mount on", &mount.target)?;
     let target = if is_dir { root.make_dirs(&mount.target)? } else { root.make_file(&mount.target)? };
     move_to(&tree, &target).map_err(failed("a file system".to_owned()))
+}
+
+/// A file system in memory, which only a user may look into and read.
+fn secrets(user: &User, files: &[(String, Vec<u8>)], forgiving: bool) -> Result<OwnedFd, ContainerError> {
+    let bytes: usize = files.iter().map(|(_, content)| content.len() + (8 << 10)).sum();
+    let size = (bytes + (64 << 10)).to_string();
+    // `noswap` where there is such a thing; a secret that was swapped out is on a disk.
+    let tree = fresh("tmpfs", &[("mode", "0500"), ("size", &size), ("noswap", "")])
+        .or_else(|_| fresh("tmpfs", &[("mode", "0500"), ("size", &size)]))
+        .at("make a file system for", "/run/secrets")?;
+    for (name, content) in files {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&tree, name, flags, Mode::from_raw_mode(0o400)).at("write the secret", name)?;
+        root::change_owner(&file, name, user.uid, user.gid, forgiving)?;
+        let mut file = std::fs::File::from(file);
+        io::Write::write_all(&mut file, content).at("write the secret", name)?;
+    }
+    root::change_owner(&tree, "/run/secrets", user.uid, user.gid, forgiving)?;
+    Ok(tree)
 }
 
 /// A detached copy of what is mounted at and below a path.

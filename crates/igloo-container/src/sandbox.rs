@@ -27,6 +27,8 @@ use crate::userns::{self, Mapping};
 use sources::Sources;
 
 const PEER: &str = "sandbox";
+/// Processes and threads of a container that says nothing.
+const PIDS: u64 = 4096;
 /// Where pipes without a name are; the kernel's `PIPEFS_MAGIC`.
 const PIPEFS: i64 = 0x5049_5045;
 
@@ -157,12 +159,16 @@ impl Sandbox {
     }
 
     fn limit(&self, spec: &ContainerSpec) -> Result<Option<Cgroup>, ContainerError> {
-        if spec.limits == Limits::default() {
-            return Ok(None);
-        }
         let failed = |source| ContainerError::Cgroup { id: spec.id.clone(), source };
         let hierarchy = Hierarchy::detect().map_err(failed)?;
-        let cgroup = hierarchy.create(&self.config.project, &spec.id, &spec.limits).map_err(failed)?;
+        let create = |limits: &Limits| hierarchy.create(&self.config.project, &spec.id, limits);
+        // Against fork bombs, where that can be had; elsewhere there is a limit for each user.
+        let pids = spec.limits.pids.unwrap_or(PIDS);
+        let cgroup = match create(&Limits { pids: Some(pids), ..spec.limits }) {
+            Err(_) if spec.limits == Limits::default() => return Ok(None),
+            Err(_) if spec.limits.pids.is_none() => create(&spec.limits).map_err(failed)?,
+            other => other.map_err(failed)?,
+        };
         Ok((!cgroup.is_empty()).then_some(cgroup))
     }
 

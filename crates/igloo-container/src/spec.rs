@@ -43,6 +43,18 @@ pub struct ContainerSpec {
     pub limits: Limits,
     /// Open files, soft and hard; clamped to what the caller may have.
     pub nofile: Option<u64>,
+    /// Other limits of each process, by the kernel's names in small letters; clamped, too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ulimits: Vec<Ulimit>,
+    /// Bytes of `/dev/shm`; none is 64 MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shm: Option<u64>,
+    /// Devices of the host that it may use.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
+    /// Its program is the init of a whole system, with control groups, mounts and a message bus of its own.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub init: bool,
     /// Root file system read-only (volumes and `/tmp`-like mounts stay writable).
     pub read_only: bool,
     /// Its programs may make sandboxes of their own: namespaces and mounts, as builders do. Takes away the cover of `/proc`,
@@ -125,6 +137,31 @@ pub enum MountKind {
         /// Largest size in bytes.
         size: Option<u64>,
     },
+    /// Files in memory that the container's user alone may read.
+    Secrets {
+        /// Name and content.
+        files: Vec<(String, Vec<u8>)>,
+    },
+}
+
+/// A device of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Where it is on the host.
+    pub source: PathBuf,
+    /// Where it is seen, below `/dev`.
+    pub target: String,
+}
+
+/// A limit of each process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ulimit {
+    /// `nofile`, `nproc`, `core`, `memlock`, …
+    pub name: String,
+    /// What it starts with.
+    pub soft: u64,
+    /// What it may raise that to.
+    pub hard: u64,
 }
 
 /// What a container may use; none is no limit.

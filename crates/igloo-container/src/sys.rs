@@ -183,3 +183,28 @@ pub(crate) fn pidfd_signal(pidfd: impl AsFd, signal: i32) {
         libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, std::ptr::null::<u8>(), 0);
     }
 }
+
+/// Which version of Landlock the kernel has; 0 is none.
+pub(crate) fn landlock_version() -> i64 {
+    const VERSION: u64 = 1;
+    // SAFETY: no attributes are read for this question.
+    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0, VERSION) }
+}
+
+/// Denies this process, and all that come from it, these acts on files but for what is allowed below a directory.
+/// Needs no_new_privs.
+pub(crate) fn landlock(denied: u64, allowed: u64, directory: impl AsFd) -> io::Result<()> {
+    const PATH_BENEATH: u64 = 1;
+    // The kernel's `struct landlock_path_beneath_attr`, which is packed: eight bytes and four.
+    let mut rule = [0u8; 12];
+    rule[..8].copy_from_slice(&allowed.to_ne_bytes());
+    rule[8..].copy_from_slice(&directory.as_fd().as_raw_fd().to_ne_bytes());
+    // SAFETY: both structures are alive and as long as is said; the descriptor is fresh and ours.
+    unsafe {
+        let fd = checked(libc::syscall(libc::SYS_landlock_create_ruleset, &raw const denied, 8, 0))?;
+        let fd = OwnedFd::from_raw_fd(i32::try_from(fd).map_err(io::Error::other)?);
+        let number = fd.as_raw_fd();
+        checked(libc::syscall(libc::SYS_landlock_add_rule, number, PATH_BENEATH, rule.as_ptr(), 0))?;
+        checked(libc::syscall(libc::SYS_landlock_restrict_self, number, 0)).map(drop)
+    }
+}

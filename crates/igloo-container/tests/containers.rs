@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some("__sandbox") => return igloo_container::sandbox_main(),
+        Some(igloo_container::audit::WORD) => return igloo_container::audit::audit_main(),
         Some("supervise-until-killed") => lab::supervise_until_killed(&args[1..]),
         Some("probe") => return probe::inside(&args[1..]),
         Some("speed") => return speed::measure(&args[1..]),

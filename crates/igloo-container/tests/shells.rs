@@ -31,6 +31,9 @@ fn main() -> ExitCode {
     if args.first().is_some_and(|a| a == "--act") {
         return acts::act(&args[1..]);
     }
+    if args.first().is_some_and(|a| a == igloo_container::exec::WORD) {
+        return acts::act(&args);
+    }
     if args.iter().any(|a| a == "--list") {
         return ExitCode::SUCCESS;
     }

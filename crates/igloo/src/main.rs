@@ -1,7 +1,7 @@
 //! `igloo`: one binary from a declared project to everything that a developer runs it in.
 //!
-//! `main` decides which life this process has: a project's sandbox (`__sandbox`), which must stay
-//! single-threaded, or a command that a person typed; the supervisor (`__supervise`) and shims (`__enter`) are
+//! `main` decides which life this process has: a project's sandbox (`__sandbox`) or what looks around in
+//! a container (`__audit`), which must stay single-threaded, or a command that a person typed; the supervisor (`__supervise`) and shims (`__enter`) are
 //! commands that igloo types.
 
 mod args;
@@ -18,6 +18,9 @@ fn main() -> ExitCode {
     // Before any thread, allocation pool or signal handler exists.
     if std::env::args_os().nth(1).is_some_and(|word| word == "__sandbox") {
         return igloo_ops::runtime::sandbox_main();
+    }
+    if std::env::args_os().nth(1).is_some_and(|word| word == igloo_ops::runtime::AUDIT) {
+        return igloo_ops::runtime::audit_main();
     }
     let args = match args::Args::try_parse() {
         Ok(args) => args,

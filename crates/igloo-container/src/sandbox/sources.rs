@@ -63,7 +63,7 @@ impl Sources {
                     igloo_base::file::create_dirs(&*source)?;
                     add(source, true)?;
                 }
-                MountKind::Tmpfs { .. } => {}
+                MountKind::Tmpfs { .. } | MountKind::Secrets { .. } => {}
             }
         }
         Ok(mounts)

@@ -45,6 +45,9 @@ const MASKED: &[&str] = &[
     "/sys/kernel/tracing",
 ];
 
+/// As others have it.
+const SHM: u64 = 64 << 20;
+
 /// Not to be written.
 const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
@@ -129,11 +132,45 @@ fn process(spec: &ContainerSpec) -> Result<libcontainer::oci_spec::runtime::Proc
 
 /// Never more than the hard limit of this process: raising that takes a privilege that root may lack.
 fn rlimits(spec: &ContainerSpec) -> Result<Vec<PosixRlimit>, OciSpecError> {
-    let Some(wanted) = spec.nofile else { return Ok(Vec::new()) };
-    let most = rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
-    let limit = wanted.min(most);
-    let nofile = PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).soft(limit).hard(limit);
-    Ok(vec![nofile.build()?])
+    let mut wanted = vec![("nproc", PROCESSES, PROCESSES)];
+    wanted.extend(spec.nofile.map(|limit| ("nofile", limit, limit)));
+    wanted.extend(spec.ulimits.iter().map(|u| (u.name.as_str(), u.soft, u.hard)));
+    let mut limits: Vec<PosixRlimit> = Vec::new();
+    for (name, soft, hard) in wanted {
+        let Some((kind, resource)) = ulimit(name) else { continue };
+        let most = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        let hard = hard.min(most);
+        limits.retain(|l| l.typ() != kind);
+        limits.push(PosixRlimitBuilder::default().typ(kind).soft(soft.min(hard)).hard(hard).build()?);
+    }
+    Ok(limits)
+}
+
+/// Of one user of a project, so that there is a limit where control groups can't be had.
+const PROCESSES: u64 = 16_384;
+
+/// What a limit of each process is called by others.
+fn ulimit(name: &str) -> Option<(PosixRlimitType, Resource)> {
+    use PosixRlimitType as Type;
+    Some(match name {
+        "as" => (Type::RlimitAs, Resource::As),
+        "core" => (Type::RlimitCore, Resource::Core),
+        "cpu" => (Type::RlimitCpu, Resource::Cpu),
+        "data" => (Type::RlimitData, Resource::Data),
+        "fsize" => (Type::RlimitFsize, Resource::Fsize),
+        "locks" => (Type::RlimitLocks, Resource::Locks),
+        "memlock" => (Type::RlimitMemlock, Resource::Memlock),
+        "msgqueue" => (Type::RlimitMsgqueue, Resource::Msgqueue),
+        "nice" => (Type::RlimitNice, Resource::Nice),
+        "nofile" => (Type::RlimitNofile, Resource::Nofile),
+        "nproc" => (Type::RlimitNproc, Resource::Nproc),
+        "rss" => (Type::RlimitRss, Resource::Rss),
+        "rtprio" => (Type::RlimitRtprio, Resource::Rtprio),
+        "rttime" => (Type::RlimitRttime, Resource::Rttime),
+        "sigpending" => (Type::RlimitSigpending, Resource::Sigpending),
+        "stack" => (Type::RlimitStack, Resource::Stack),
+        _ => return None,
+    })
 }
 
 fn mounts(spec: &ContainerSpec, base: &Path) -> Result<Vec<Mount>, OciSpecError> {
@@ -155,11 +192,12 @@ fn mounts(spec: &ContainerSpec, base: &Path) -> Result<Vec<Mount>, OciSpecError>
     if userns::own_maps().is_ok_and(|(_, gids)| userns::is_mapped(&gids, 5)) {
         pts.push("gid=5");
     }
+    let shm = format!("size={}", spec.shm.unwrap_or(SHM));
     let mut mounts = vec![
         mount("proc", "/proc", &["nosuid", "noexec", "nodev"])?,
         mount("tmpfs", "/dev", &["nosuid", "noexec", "strictatime", "mode=755", "size=1m"])?,
         mount("devpts", "/dev/pts", &pts)?,
-        mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777"])?,
+        mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm])?,
         mount("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"])?,
     ];
     let sysfs = base.join(SYSFS);

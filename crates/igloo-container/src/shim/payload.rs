@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
-use rustix::process::Signal;
+use rustix::process::{DumpableBehavior, Signal};
 use rustix::termios::Winsize;
 
 use super::Init;
@@ -26,6 +26,7 @@ pub(super) struct Payload {
     bounding: Capabilities,
     effective: Capabilities,
     filter: Filter,
+    landlock: bool,
     terminal: Option<(u16, u16)>,
     /// A pipe that closes when the program runs; if it can't be run, the reason goes there. A number, since
     /// libcontainer clones this value across processes.
@@ -43,6 +44,8 @@ impl Payload {
                 false => Capabilities::of(&spec.user),
             },
             filter,
+            // Who makes sandboxes mounts things.
+            landlock: !spec.sandboxes && !spec.init,
             terminal: spec.terminal,
             report: report.as_raw_fd(),
         }
@@ -57,8 +60,13 @@ impl Payload {
         let close_the_locks = || {
             // libcontainer has done most of this; what it has not done is fatal here, not a warning.
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).act("bind its life to the shim's")?;
+            // Until it is another program, nobody inside may look at this process.
+            rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).act("hide this process")?;
             harden::set_capabilities(self.bounding, self.effective)?;
             harden::no_new_privs()?;
+            if self.landlock {
+                harden::landlock()?;
+            }
             sys::close_on_exec().act("mark descriptors close-on-exec")?;
             self.filter.install()
         };
@@ -115,6 +123,7 @@ pub(super) fn join(init: &Init, args: &[String], stdio: [BorrowedFd<'_>; 2]) -> 
             | Type::INTER_PROCESS_COMMUNICATION
             | Type::HOST_NAME_AND_NIS_DOMAIN_NAME
             | Type::CONTROL_GROUP;
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).act("hide this process")?;
         rustix::thread::move_into_thread_name_spaces(pidfd.as_fd(), all).act("enter the container")?;
         match sys::fork(rustix::thread::UnshareFlags::empty(), false).act("start a process")? {
             sys::Fork::Parent(pid) => sys::exit_now(wait_for(pid)),
@@ -124,9 +133,11 @@ pub(super) fn join(init: &Init, args: &[String], stdio: [BorrowedFd<'_>; 2]) -> 
         rustix::process::setsid().act("start a session")?;
         let workdir = if spec.workdir.is_empty() { "/" } else { &spec.workdir };
         rustix::process::chdir(workdir).act("enter the working directory")?;
-        harden::harden_with(&spec.user, crate::userns::may_set_groups()?, filter)?;
+        let capabilities = if spec.sandboxes { Capabilities::SANDBOXES } else { Capabilities::CONTAINER };
+        harden::harden_with(&spec.user, crate::userns::may_set_groups()?, capabilities, filter)?;
         // Changing ids has cleared it.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).act("bind its life to the shim's")?;
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).act("hide this process")?;
         sys::close_on_exec().act("mark descriptors close-on-exec")?;
         Ok(harden::exec(args, &spec.env))
     };

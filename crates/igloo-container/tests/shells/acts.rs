@@ -10,6 +10,7 @@ pub(crate) fn act(args: &[String]) -> ExitCode {
     match args[0].as_str() {
         "enter" => do_enter(&args[1..]),
         "exec" => crate::kernel::do_exec(&args[1..]),
+        igloo_container::exec::WORD => crate::kernel::do_exec_passed_on(&args[1..]),
         "service" => crate::service::run(&args[1..]),
         "hog" => crate::kernel::hog(&args[1..]),
         "bridge" => crate::kernel::do_bridge(),

@@ -1,5 +1,6 @@
 //! `igloo up`, `down`, `ps`, `exec`, `restart`, `start`, `stop`, `wait`.
 
+mod audit;
 pub(crate) mod network;
 mod plan;
 
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use igloo_base::file::{FileLock, create_private_dir, read_optional, remove_tree, write_atomic};
 use igloo_base::{Event, Unit};
-use igloo_container::exec::{ExecSpec, exec_in};
+use igloo_container::exec::{ExecSpec, exec_by};
 use igloo_manifest::{Isolation, Port, Probe, Volume};
 use igloo_supervisor::client::ApplyOptions;
 use igloo_supervisor::daemon;
@@ -27,6 +28,9 @@ use crate::error::{Failure, OpsError};
 use crate::logs;
 use crate::project::Project;
 use crate::unit::{Payload, TRASH, is_filled, put_aside};
+
+pub use audit::{Audited, Security, audit, security};
+pub use igloo_container::audit::{Check, Verdict};
 
 /// How to bring services up.
 #[derive(Debug, Clone)]
@@ -473,6 +477,14 @@ pub fn down(ctx: &Context<'_>, project: &Project, volumes: bool, grace: Option<D
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+    {
+        // What a killed supervisor left; not while another one starts.
+        create_private_dir(&runtime)?;
+        let _turn = FileLock::exclusive(runtime.join("start.lock"))?;
+        if !daemon::is_running(&runtime)? {
+            igloo_container::cgroup::sweep(&project.id.0);
+        }
+    }
     remove_owned(ctx, project, &ctx.dirs.project_state(&project.id).join("containers"))?;
     if volumes {
         let directory = ctx.dirs.volumes(&project.id);
@@ -541,10 +553,7 @@ pub fn exec(
         .find(|s| s.name == service)
         .and_then(|s| s.pid)
         .ok_or_else(|| OpsError::ServiceNotRunning { service: service.to_owned() })?;
-    let path = spec_path(ctx, project, service);
-    let bytes = read_optional(&path)?.ok_or_else(|| OpsError::ServiceNotRunning { service: service.to_owned() })?;
-    let payload: Payload = serde_json::from_slice(&bytes).map_err(OpsError::Json)?;
-    let container = payload.container;
+    let container = payload(ctx, project, service)?.container;
     let mut env: Vec<(OsString, OsString)> =
         container.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
     env.extend(ctx.caller.term.iter().map(|term| ("TERM".into(), term.into())));
@@ -557,9 +566,22 @@ pub fn exec(
             Some(user) => exec_user(ctx, project, service, user)?,
             None => container.user,
         },
+        sandboxes: container.sandboxes,
     };
     drop(client);
-    Ok(exec_in(&spec)?.pass_on())
+    Err(exec_by(&ctx.exe, &ctx.caller.environment, &spec).into())
+}
+
+/// What a service runs as.
+fn payload(ctx: &Context<'_>, project: &Project, service: &str) -> Result<Payload, OpsError> {
+    let bytes = read_optional(spec_path(ctx, project, service))?
+        .ok_or_else(|| OpsError::ServiceNotRunning { service: service.to_owned() })?;
+    serde_json::from_slice(&bytes).map_err(OpsError::Json)
+}
+
+/// The second half of [`exec`], in a process that nothing in the container can write to.
+pub fn exec_passed_on(number: i32) -> Result<ExitCode, OpsError> {
+    Ok(igloo_container::exec::exec_in(&igloo_container::exec::passed_on(number)?)?.pass_on())
 }
 
 fn exec_user(

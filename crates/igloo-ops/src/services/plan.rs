@@ -106,10 +106,8 @@ fn container(
         hosts: addresses.iter().map(|(name, address)| (name.clone(), *address)).collect(),
         nameservers: Vec::new(),
         limits: Limits { memory: declared.limits.memory, cpus: declared.limits.cpus, pids: declared.limits.pids },
-        nofile: None,
-        read_only: false,
         sandboxes: declared.sandboxes,
-        terminal: None,
+        ..ContainerSpec::default()
     })
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use igloo_ops::image::in_nix::{self, Attributes};
-use igloo_ops::{hook, shell, supervise};
+use igloo_ops::{hook, services, shell, supervise};
 
 use crate::error::CommandError;
 use crate::settings::Settings;
@@ -15,6 +15,13 @@ use crate::ui::Ui;
 pub struct SuperviseArgs {
     /// The project's id
     project: String,
+}
+
+/// The second half of `exec`
+#[derive(Debug, clap::Args)]
+pub struct ExecArgs {
+    /// The descriptor of what to run
+    descriptor: i32,
 }
 
 /// A shim: run PROGRAM of an environment
@@ -67,6 +74,10 @@ pub fn nix_image(settings: &Settings, ui: &Ui) -> Result<(), CommandError> {
 
 pub fn supervise(args: &SuperviseArgs, settings: &Settings, ui: &Ui) -> Result<(), CommandError> {
     Ok(supervise::supervise(&settings.context(ui), &args.project)?)
+}
+
+pub fn exec(args: &ExecArgs) -> Result<ExitCode, CommandError> {
+    Ok(services::exec_passed_on(args.descriptor)?)
 }
 
 pub fn enter(args: &EnterArgs, settings: &Settings, ui: &Ui) -> Result<ExitCode, CommandError> {

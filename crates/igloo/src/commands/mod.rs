@@ -2,6 +2,7 @@
 
 mod add;
 mod allow;
+mod audit;
 mod config;
 mod doctor;
 mod down;
@@ -56,6 +57,7 @@ pub enum Command {
     Ps(ps::Args),
     Logs(logs::Args),
     Exec(exec::Args),
+    Audit(audit::Args),
     Restart(restart::RestartArgs),
     Start(restart::StartArgs),
     Stop(restart::StopArgs),
@@ -70,6 +72,8 @@ pub enum Command {
     Doctor(doctor::Args),
     #[command(name = "__supervise", hide = true)]
     Supervise(internal::SuperviseArgs),
+    #[command(name = "__exec", hide = true)]
+    ExecIn(internal::ExecArgs),
     #[command(name = "__enter", hide = true)]
     Enter(internal::EnterArgs),
     #[command(name = "__activate", hide = true)]
@@ -101,6 +105,8 @@ pub fn run(command: Command, settings: &Settings, ui: &Ui) -> Result<ExitCode, C
         Command::Ps(args) => ps::run(&args, settings, ui)?,
         Command::Logs(args) => logs::run(&args, settings, ui)?,
         Command::Exec(args) => return exec::run(&args, settings, ui),
+        Command::Audit(args) => return audit::run(&args, settings, ui),
+        Command::ExecIn(args) => return internal::exec(&args),
         Command::Restart(args) => restart::restart(&args, settings, ui)?,
         Command::Start(args) => restart::start(&args, settings, ui)?,
         Command::Stop(args) => restart::stop(&args, settings, ui)?,

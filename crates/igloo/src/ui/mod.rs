@@ -73,7 +73,7 @@ impl Ui {
     }
 
     /// Data as one JSON document.
-    pub fn print_json(&self, value: &impl serde::Serialize) -> io::Result<()> {
+    pub fn print_json(&self, value: &(impl serde::Serialize + ?Sized)) -> io::Result<()> {
         let text = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
         self.print(text + "\n")
     }

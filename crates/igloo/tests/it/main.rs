@@ -5,6 +5,7 @@
 // A test that is skipped says so.
 #![allow(clippy::print_stdout)]
 
+mod audit;
 mod copy;
 mod flake;
 mod guestbook;
