@@ -64,6 +64,12 @@ pub enum OpsError {
         /// What it named.
         text: String,
     },
+    /// Nothing to evaluate with.
+    #[error("there is no `nix` on PATH, and none can be had from Debian")]
+    NoNix {
+        /// Why.
+        source: Box<OpsError>,
+    },
     /// An edit of a manifest that Nix made.
     #[error("the manifest is generated, and can't be changed: change what it is generated from")]
     GeneratedManifest,

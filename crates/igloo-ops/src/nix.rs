@@ -5,6 +5,7 @@ mod closure;
 mod host;
 mod lock;
 mod profile;
+mod program;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,8 +13,6 @@ use std::path::{Path, PathBuf};
 use igloo_base::{Task, Unit};
 use igloo_manifest::Source;
 use igloo_manifest::request::{FLAKES, STORE};
-
-use igloo_remote::Nix;
 
 use crate::context::Context;
 use crate::error::OpsError;
@@ -32,7 +31,7 @@ pub(crate) fn manifest(ctx: &Context<'_>, directory: &Path, reference: &str) -> 
     }
     let (flake, output) = reference.split_once('#').unwrap_or((reference, ""));
     let output = if output.is_empty() { "default" } else { output };
-    let nix = Nix::find(&ctx.caller.environment)?;
+    let nix = program::find(ctx, directory)?;
     let _task = Task::start(ctx.reporter, format!("nix evaluates {reference}"), None, Unit::Items);
     let installable = format!("{flake}#{output}.manifest");
     let built: Vec<Built> = nix.json(directory, &["build", "--no-link", "--json", &installable])?;

@@ -52,10 +52,17 @@ pub enum NixError {
 #[derive(Debug, Clone)]
 pub struct Nix {
     program: PathBuf,
+    /// What comes before the name of one of Nix's commands, if `program` isn't Nix itself.
+    entering: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
 }
 
 impl Nix {
+    /// One that another program runs: `program entering... nix WORDS`.
+    pub fn entered(program: &Path, entering: Vec<OsString>, environment: &[(OsString, OsString)]) -> Self {
+        Self { program: program.to_owned(), entering, environment: environment.to_vec() }
+    }
+
     /// The one on this PATH, to be run with this environment.
     pub fn find(environment: &[(OsString, OsString)]) -> Result<Self, NixError> {
         let path = environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone());
@@ -63,7 +70,8 @@ impl Nix {
             .filter(|directory| directory.is_absolute())
             .map(|directory| directory.join("nix"))
             .find(|program| rustix::fs::access(program, rustix::fs::Access::EXEC_OK).is_ok() && program.is_file());
-        Ok(Self { program: program.ok_or(NixError::Missing)?, environment: environment.to_vec() })
+        let program = program.ok_or(NixError::Missing)?;
+        Ok(Self { program, entering: Vec::new(), environment: environment.to_vec() })
     }
 
     /// Which one it is.
@@ -97,10 +105,22 @@ impl Nix {
     }
 
     fn command(&self, directory: &Path, words: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = self.tool("nix");
         command.args(["--extra-experimental-features", "nix-command flakes"]).args(words);
-        command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.current_dir(directory).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// One of Nix's commands, with nothing but its environment.
+    fn tool(&self, name: &str) -> Command {
+        let mut command = match self.entering.is_empty() {
+            true => Command::new(self.program.with_file_name(name)),
+            false => Command::new(&self.program),
+        };
+        if !self.entering.is_empty() {
+            command.args(&self.entering).arg(name);
+        }
+        command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -6,11 +6,11 @@ use igloo_base::{Event, Sha256, System, Task, Unit};
 use igloo_formats::nix::{NarInfo, PublicKey, Signature, StorePath, parse_hash};
 use igloo_manifest::lock::{LockedOutput, LockedPath};
 use igloo_manifest::{Lock, Source};
-use igloo_remote::Nix;
 use igloo_remote::evaluate::packages::PathInfo;
 use igloo_remote::nix::BinaryCache;
 use igloo_store::Store;
 
+use super::program;
 use crate::context::Context;
 use crate::error::{OpsError, chain};
 use crate::nix::HostStore;
@@ -149,7 +149,7 @@ pub(crate) fn complete(
     let wanted = closure(lock, outputs(lock, Some((system, &keys))).map(|o| o.path.clone()).collect());
     match realise::realise(ctx, store, &wanted, &caches, &trusted) {
         // They were in a cache, or built here, and are gone from both.
-        Err(OpsError::NotInCaches { .. }) if Nix::find(&ctx.caller.environment).is_ok() => {
+        Err(OpsError::NotInCaches { .. }) if program::is_on_path(ctx) => {
             let all: Vec<StorePath> = outputs(lock, Some((system, &keys))).map(|o| o.path.clone()).collect();
             build(ctx, project, lock, &all)?;
             realise::realise(ctx, store, &wanted, &caches, &trusted).map(drop)
@@ -160,7 +160,7 @@ pub(crate) fn complete(
 
 /// Has Nix build or fetch outputs, and notes what their closures are.
 fn build(ctx: &Context<'_>, project: &Project, lock: &mut Lock, paths: &[StorePath]) -> Result<(), OpsError> {
-    let nix = Nix::find(&ctx.caller.environment)?;
+    let nix = program::find(ctx, &project.directory)?;
     let wanted: BTreeSet<&StorePath> = paths.iter().collect();
     let outputs: Vec<&LockedOutput> = lock.outputs.iter().filter(|o| wanted.contains(&o.path)).collect();
     let of: BTreeSet<String> = outputs.iter().map(|o| o.deriver.full()).collect();

@@ -14,6 +14,7 @@ use igloo_manifest::{Diagnostic, EnvironmentRequest, Lock, ManifestError, Nixpkg
 use igloo_remote::Nix;
 use igloo_remote::evaluate::packages::{Answer, FlakeOutput, Name, Question};
 
+use super::program;
 use crate::context::Context;
 use crate::error::OpsError;
 use crate::project::Project;
@@ -91,7 +92,7 @@ fn evaluate(
     let Some(Source::Nixpkgs(nixpkgs)) = project.manifest.sources.get("nixpkgs") else {
         return Err(OpsError::SourceNotSupported { key: requests[0].key.clone(), source_name: "nixpkgs".to_owned() });
     };
-    let nix = Nix::find(&ctx.caller.environment)?;
+    let nix = program::find(ctx, &project.directory)?;
     let task = Task::start(ctx.reporter, "nix evaluates the packages", None, Unit::Items);
     let configured = nix.configured(&project.directory)?;
     let mut pins = Pins { nix: &nix, project, old, moves, pinned: BTreeMap::new() };

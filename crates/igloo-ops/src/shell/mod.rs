@@ -73,6 +73,9 @@ struct Kept {
     /// What is to be seen at `/nix/store`.
     #[serde(default)]
     store: Option<PathBuf>,
+    /// What is to be seen at `/nix`, and written.
+    #[serde(default)]
+    nix: Option<PathBuf>,
     /// Directories of Nix's commands that this machine has at their own paths, for isolation `host`.
     #[serde(default)]
     bins: Vec<PathBuf>,
@@ -147,6 +150,26 @@ pub fn prepare(
 /// Prepares a shell of packages that no manifest names, as a project of its own under igloo's state.
 pub fn prepare_ad_hoc(ctx: &Context<'_>, request: &AdHoc<'_>) -> Result<Prepared, OpsError> {
     let isolation = level(request.isolation)?;
+    finish(ctx, &keep_ad_hoc(ctx, request)?, isolation, request.command, request.directory)
+}
+
+/// A description for [`enter_prepared`]: the machine with these packages' `/usr`, and our store's `/nix`.
+pub(crate) fn view_with_nix(ctx: &Context<'_>, request: &AdHoc<'_>) -> Result<PathBuf, OpsError> {
+    let mut kept = keep_ad_hoc(ctx, request)?;
+    let nix = ctx.dirs.store_root().join("nix");
+    create_dirs(&nix)?;
+    kept.nix = Some(nix);
+    let json = serde_json::to_vec(&kept).map_err(OpsError::Json)?;
+    let views = ctx.dirs.state.join("nix-views");
+    create_private_dir(&views)?;
+    let file = views.join(format!("{}.json", &Sha256::of(&json).to_string()[..16]));
+    if read_optional(&file)?.as_deref() != Some(&json) {
+        write_atomic(&file, &json)?;
+    }
+    Ok(file)
+}
+
+fn keep_ad_hoc(ctx: &Context<'_>, request: &AdHoc<'_>) -> Result<Kept, OpsError> {
     let suite = match request.suite {
         Some(suite) => suite.to_owned(),
         None => default_suite(ctx, request.directory)?,
@@ -168,7 +191,7 @@ pub fn prepare_ad_hoc(ctx: &Context<'_>, request: &AdHoc<'_>) -> Result<Prepared
     let mut project = project::open(ctx, &directory)?;
     let mut kept = keep(ctx, &mut project, "default", false)?;
     kept.project = request.directory.to_owned();
-    finish(ctx, &kept, isolation, request.command, request.directory)
+    Ok(kept)
 }
 
 /// The suite of the project around, or of the machine.
@@ -217,6 +240,7 @@ fn keep(ctx: &Context<'_>, project: &mut Project, name: &str, locked: bool) -> R
         env: shell.content.env.clone(),
         hook: shell.hook.clone(),
         shims: None,
+        nix: None,
         store: realised.profile.as_ref().map(|profile| profile.store.clone()),
         bins: realised
             .profile
@@ -323,6 +347,11 @@ fn spec(
             .store
             .iter()
             .map(|store| enter::Bind { source: store.clone(), target: "/nix/store".into(), read_only: true })
+            .chain(kept.nix.iter().map(|nix| enter::Bind {
+                source: nix.clone(),
+                target: "/nix".into(),
+                read_only: false,
+            }))
             .collect(),
         hostname: kept.name.clone(),
         network: true,

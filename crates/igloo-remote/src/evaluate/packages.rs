@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde::{Deserialize, Serialize};
 
@@ -213,12 +213,10 @@ impl Nix {
 
     /// Builds or substitutes all outputs of these derivations. By `nix-store`, which all versions take alike.
     pub fn realise(&self, directory: &Path, derivations: &[String]) -> Result<(), NixError> {
-        let program = self.program.with_file_name("nix-store");
-        let mut command = Command::new(&program);
-        command.arg("--realise").args(derivations).env_clear();
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let mut command = self.tool("nix-store");
+        command.arg("--realise").args(derivations);
         let output = command.current_dir(directory).stdin(Stdio::null()).output();
-        let output = output.map_err(|source| NixError::Start { program, source })?;
+        let output = output.map_err(|source| NixError::Start { program: self.program.clone(), source })?;
         self.failed(&["store", "--realise"], &output).map_or(Ok(()), Err)
     }
 

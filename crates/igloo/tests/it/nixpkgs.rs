@@ -36,6 +36,10 @@ impl World {
 
     /// Where there is no Nix, and never was.
     pub fn without_nix(&self, words: &[&str]) -> Output {
+        self.nixless(words).output().expect("run igloo")
+    }
+
+    fn nixless(&self, words: &[&str]) -> Command {
         let base = self.directory.join("no-nix");
         if !base.exists() {
             fs::create_dir(&base).expect("mkdir");
@@ -48,7 +52,7 @@ impl World {
         }
         let mut command = self.command(words);
         command.env("PATH", base).env("IGLOO_HOST_STORE", self.directory.join("none"));
-        command.output().expect("run igloo")
+        command
     }
 
     pub fn edit(&self, from: &str, to: &str) {
@@ -178,9 +182,46 @@ fn what_cannot_be_had_is_told_at_its_place() {
     ok(world.igloo(&["lock"]));
     let said = fails(world.igloo(&["fetch"]));
     assert!(said.contains("this build fails"), "{said}");
-    let no_nix = World::new(&root, MANIFEST);
-    let said = fails(no_nix.without_nix(&["lock"]));
-    assert!(said.contains("there is no `nix` on PATH"), "{said}");
+    let no_nix = World::new(&root, &MANIFEST.replace("path:@set@", "path:@set@?of=nobody"));
+    let mut command = no_nix.nixless(&["--offline", "lock"]);
+    let said = fails(command.env("IGLOO_CACHE_DIR", no_nix.directory.join("cache")).output().expect("run igloo"));
+    assert!(said.contains("there is no `nix` on PATH, and none can be had from Debian"), "{said}");
+}
+
+/// Nix comes from Debian then, and evaluates and builds into our store.
+#[test]
+fn where_there_is_no_nix_debians_evaluates_and_builds() {
+    let manifest = r#"
+[project]
+name = "no-nix"
+[sources.debian]
+suite = "bookworm"
+[sources.nixpkgs]
+flake = "path:@set@"
+[shells.default]
+packages = ["flake:./own#greeting"]
+isolation = "pure"
+"#;
+    for person in people() {
+        let world = World::new(&person, manifest);
+        let own = world.directory.join("own");
+        fs::create_dir(&own).expect("mkdir");
+        fs::copy("/usr/bin/busybox", own.join("busybox")).expect("busybox-static");
+        let script = r#"b() { "${b}/busybox" "$@"; }; b mkdir -p $out/bin; b cp ${b}/busybox $out/bin/busybox
+            { echo '#!'$out/bin/busybox sh; echo 'echo built without Nix'; } > $out/bin/greeting; b chmod +x $out/bin/greeting"#;
+        let flake = format!(
+            "{{ outputs = {{ self }}: {{ packages.x86_64-linux.greeting = let b = self; in derivation {{ name = \"greeting-1\"; \
+             system = \"x86_64-linux\"; builder = \"/bin/sh\"; args = [ \"-c\" ''{script}'' ]; }}; }}; }}"
+        );
+        fs::write(own.join("flake.nix"), flake).expect("write");
+        person.own(&world.directory);
+        let ran = world.without_nix(&["shell", "--", "greeting"]);
+        assert_eq!(ok(ran), "built without Nix\n", "{}", person.name);
+        // Nothing moved: nothing is evaluated, and the lock has what was built.
+        assert!(says(world.without_nix(&["lock"])).contains("up to date"), "{}", person.name);
+        let lock = fs::read_to_string(world.directory.join("igloo.lock")).expect("read");
+        assert!(lock.contains("-greeting-1\"\nnar-hash"), "{lock}");
+    }
 }
 
 #[test]
