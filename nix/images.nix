@@ -19,7 +19,6 @@ let
     else {
       run = config.Cmd or null;
       entrypoint = config.Entrypoint or null;
-      env = if config ? Env then listToAttrs (map variable config.Env) else null;
       ports = if config ? ExposedPorts then attrNames config.ExposedPorts else null;
       labels = config.Labels or null;
       volumes = if config ? Volumes then attrNames config.Volumes else null;
@@ -29,7 +28,15 @@ let
   image = kind: { name, tag, packages, user, workdir, extraConfig }:
     let
       short = toml.slug (baseNameOf name);
-      contents = toml.installed packages;
+      # Programs of others, such as VS Code's server, find their loader and libraries by nix-ld.
+      foreign = kind == "devcontainer" && builtins.any (p: p.pname or "" == "nix-ld") packages;
+      libc = pkgs.stdenv.cc.libc or pkgs.glibc;
+      loader = if system == "aarch64-linux" then "ld-linux-aarch64.so.1" else "ld-linux-x86-64.so.2";
+      contents = toml.installed packages ++ (if foreign then [ libc.outPath ] else [ ]);
+      variables = (if foreign then {
+        NIX_LD = "${libc}/lib/${loader}";
+        NIX_LD_LIBRARY_PATH = "/usr/local/lib";
+      } else { }) // (if extraConfig ? Env then listToAttrs (map variable extraConfig.Env) else { });
       # A registry's host has a dot or a port; anything else is a plain name.
       repository = if match "[^/]*[.:][^/]*/.*" name != null then name else null;
       manifest = toml.write {
@@ -38,8 +45,10 @@ let
           inherit kind;
           name = repository;
           packages = contents;
-          user = extraConfig.User or user;
+          account = user;
+          user = extraConfig.User or null;
           workdir = extraConfig.WorkingDir or workdir;
+          env = variables;
         };
       };
       archive = derivation {

@@ -32,5 +32,6 @@ lib.fix (builtins.foldl' (f: overlay: lib.extends overlay f) base (
     (import ./pkgs/python.nix)
     (import ./pkgs/marked.nix)
     (import ./pkgs/nixos.nix)
+    (import ./pkgs/igloo.nix)
   ] ++ overlays
 ))

@@ -102,9 +102,10 @@ fn implied(text: &str) -> PackageSpec {
 }
 
 impl Image {
-    /// Whether the image adds somebody of its own: a runtime image without a user, and every devcontainer.
-    pub fn account(&self, user: Option<&str>) -> Option<&'static str> {
+    /// Who the image adds: whom it says, else `app` in a runtime image without a user and `vscode` in a devcontainer.
+    pub fn account(&self, user: Option<&str>) -> Option<&str> {
         match self.kind {
+            ImageKind::Runtime | ImageKind::Devcontainer if self.account.is_some() => self.account.as_deref(),
             ImageKind::Devcontainer => Some("vscode"),
             ImageKind::Runtime if user.is_none() => Some("app"),
             ImageKind::Runtime | ImageKind::Builder => None,

@@ -355,6 +355,11 @@ pub(crate) static IMAGE: Table = Table {
         key("files", Kind::List(&IMAGE_FILE_REF), "Files that are made for it.").also(&["file"]),
         key("compression", Kind::Choice(&["zstd", "gzip"]), "How its layers are compressed, `zstd` unless said."),
         key(
+            "account",
+            Kind::Text(Some(NAME)),
+            "Login name of the ordinary user (id 1000) that the image adds and runs as; `app`, or `vscode` in a devcontainer.",
+        ),
+        key(
             "nix-db",
             Kind::Flag,
             "`true`: Nix works in it, as its user: a database of its store paths, and a store to write to.",

@@ -454,6 +454,8 @@ pub struct Image {
     pub compression: LayerCompression,
     /// Nix works in it, as its user.
     pub nix_db: bool,
+    /// The login name of the ordinary user (id 1000) that it adds.
+    pub account: Option<String>,
 }
 
 /// `healthcheck` of an image, as docker and podman run it.

@@ -121,6 +121,16 @@ pub fn spec(text: &str) -> Result<SpecKind> {
     Ok(SpecKind::Package { source, name: name.to_owned(), version, suite: suite.map(str::to_owned) })
 }
 
+/// A login name as `useradd` takes it.
+pub fn login(text: &str) -> Result<()> {
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
+    if text.len() <= 32 && text.chars().all(good) && text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_') {
+        return Ok(());
+    }
+    let help = "small letters, digits, `_` and `-`, 32 at most, a letter first";
+    Err(BadText::new(format!("`{text}` is no login name"), help))
+}
+
 /// Packages may be store paths that somebody's Nix knows already: then nothing is evaluated.
 fn store_path(text: &str) -> Result<SpecKind> {
     let base = text.strip_prefix("/nix/store/").unwrap_or_default();

@@ -42,6 +42,7 @@ pub(super) fn image(cx: &mut Context, entry: &Entry, places: &mut Places) -> Opt
         },
         compression: fields.choice(cx, "compression", &LayerCompression::NAMES).unwrap_or_default(),
         nix_db: fields.flag(cx, "nix-db").unwrap_or(false),
+        account: fields.checked(cx, "account", words::login),
     })
 }
 

@@ -13,7 +13,7 @@ pub use igloo_remote::registry::Choice;
 use igloo_remote::registry::{BlobSink, BlobWriter, Credentials, PlainHttp, Registry, RegistryConfig, pull};
 
 use super::build::{self, Options};
-use crate::context::Context;
+use crate::context::{Context, ManifestPlace};
 use crate::error::OpsError;
 use crate::{lock, project};
 
@@ -49,7 +49,7 @@ pub fn place(ctx: &Context<'_>, start: &Path, text: &str) -> Result<Place, OpsEr
     if text.starts_with(['/', '.']) {
         return Ok(Place::Path(start.join(text)));
     }
-    if project::find(start).is_ok() {
+    if ctx.manifest != ManifestPlace::Found || project::find(start).is_ok() {
         let project = project::open(ctx, start)?;
         if project.manifest.images.contains_key(text) {
             return Ok(Place::Project(text.to_owned()));

@@ -215,6 +215,10 @@ fn devcontainer(account: &Account, environment: &Environment, additions: &mut Ad
         let prefix = format!("deb-{package}-");
         environment.members.iter().any(|(path, _)| path.to_string().get(33..).is_some_and(|n| n.starts_with(&prefix)))
     };
+    if !has("base-files") {
+        // VS Code looks for the C library where others have it, unless this says that it isn't there.
+        additions.entries.push(Entry::bytes("etc/os-release".to_owned(), b"ID=nixos\nNAME=\"NixOS\"\n"));
+    }
     let appended = |path: &str, from: &str, text: &str| Appended {
         path: format!("{home}/{path}"),
         from: from.to_owned(),

@@ -272,7 +272,7 @@ pub(crate) fn forget(lock: &mut Lock) {
 
 /// Digest of what an environment's profile depends on.
 pub(super) fn digest(outputs: &[&LockedOutput], beside_debian: bool) -> Sha256 {
-    let mut text = format!("profile 1 {beside_debian}\n");
+    let mut text = format!("profile 2 {beside_debian}\n");
     for output in outputs {
         text.push_str(&format!("{} {} {}\n", output.path, output.priority, output.name));
     }

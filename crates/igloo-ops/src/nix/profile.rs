@@ -4,7 +4,7 @@
 //! `bin` of a package is linked at `/usr/local/bin`, `share` at `/usr/local/share`, and so on. A directory that one package
 //! alone has is one link. Of two packages that have the same file the one with the lower `meta.priority` wins, as in a
 //! profile of Nix's; if these are equal, the first by name, and that is told. Where nothing of Debian's is, `/usr/bin/env`,
-//! `/bin/sh` and the certificates are linked, too, if a package has them.
+//! `/bin/sh`, the certificates and the loader of other people's programs are linked, too, if a package has them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -40,6 +40,11 @@ const USUAL: &[(&str, &str)] = &[
     ("usr/bin/env", "bin/env"),
     ("etc/ssl/certs/ca-certificates.crt", "etc/ssl/certs/ca-bundle.crt"),
     ("etc/ssl/certs/ca-bundle.crt", "etc/ssl/certs/ca-bundle.crt"),
+    // For programs that nobody built for Nix: the first that is there.
+    ("usr/lib64/ld-linux-x86-64.so.2", "libexec/nix-ld"),
+    ("usr/lib64/ld-linux-x86-64.so.2", "lib/ld-linux-x86-64.so.2"),
+    ("usr/lib/ld-linux-aarch64.so.1", "libexec/nix-ld"),
+    ("usr/lib/ld-linux-aarch64.so.1", "lib/ld-linux-aarch64.so.1"),
 ];
 
 /// The packages of Nix's that an environment has.
@@ -100,9 +105,17 @@ pub(crate) fn profile(
             }
         }
     }
+    let mut told: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
     for (first, second, path) in &tree.collisions {
+        told.entry((first, second)).or_default().push(path);
+    }
+    for ((first, second), paths) in told {
+        let what = match &paths[..] {
+            [path] => format!("`{path}`; that of `{first}` is used"),
+            paths => format!("{} files, `{}` among them; those of `{first}` are used", paths.len(), paths[0]),
+        };
         ctx.reporter.event(Event::Warning {
-            text: format!("`{first}` and `{second}` both have `{path}`; that of `{first}` is used"),
+            text: format!("`{first}` and `{second}` both have {what}"),
             hint: Some(format!("leave one of them out of {key}")),
         });
     }
@@ -110,9 +123,11 @@ pub(crate) fn profile(
     let staged = store.stage::<OpsError>(&format!("profile-{key}"), &references, |out| {
         let data = out.join("data");
         tree.write(&data)?;
-        for (to, from) in USUAL.iter().filter(|_| alone) {
+        let loader = if system == System::Aarch64Linux { "aarch64" } else { "x86-64" };
+        for (to, from) in USUAL.iter().filter(|(to, _)| alone && (!to.contains("/ld-linux") || to.contains(loader))) {
             let has = |output: &&&LockedOutput| store.physical(&output.path).join(from).symlink_metadata().is_ok();
-            if let Some(output) = outputs.iter().find(has) {
+            let is_there = data.join(to).symlink_metadata().is_ok();
+            if let Some(output) = outputs.iter().find(has).filter(|_| !is_there) {
                 link(&data.join(to), &PathBuf::from(output.path.full()).join(from))?;
             }
         }

@@ -52,7 +52,10 @@ impl World {
     }
 
     fn with_nix<'c>(&self, command: &'c mut Command) -> &'c mut Command {
-        command.env("NIX_CONF_DIR", set()).env("XDG_CACHE_HOME", self.person.cache())
+        command
+            .env("IGLOO_PROGRAM", env!("CARGO_BIN_EXE_igloo"))
+            .env("NIX_CONF_DIR", set())
+            .env("XDG_CACHE_HOME", self.person.cache())
     }
 }
 
@@ -103,6 +106,41 @@ fn images_of_a_flake_are_described_by_nix() {
     // Neither the sets nor the shells ask for what nobody uses.
     let names = world.nix(&["eval", "--raw", ".#devShells.x86_64-linux.default.name"]);
     assert_eq!(names, "nix-shell");
+}
+
+#[test]
+fn images_of_a_flake_are_built_by_igloo_and_by_nix() {
+    let inputs = [("infra", "@igloo@"), ("infra/nixpkgs", "@set@")];
+    let Some(world) = World::new("flake-built", IMAGES, &inputs) else { return };
+    let words = ["bash", "-c", "id -un; pwd; hello; echo $GREETING"];
+    let wanted = "app\n/app\nHello, world!\na=b\n";
+    let run = |image: &str, words: &[&str]| {
+        let output = world.igloo(&[&["--flake", ".#runtime", "image", "run", image, "--"], words].concat());
+        ok(output)
+    };
+    assert_eq!(run("runtime", &words), wanted);
+    let built = world.igloo(&["--flake", ".#runtime", "image", "build", "--json"]);
+    assert!(ok(built).contains("sha256:"));
+    // In Nix's sandbox, as a derivation of what docker takes.
+    world.nix(&["build", "--impure", "--out-link", "result", ".#runtime"]);
+    assert_eq!(run("docker-archive:result", &words), wanted);
+    let archive = Command::new("tar").arg("-xOf").arg(world.directory.join("result")).arg("manifest.json").output();
+    let archive = ok(archive.expect("tar"));
+    assert!(archive.contains("registry.example:5000/my-org/my-project/runtime:v1"), "{archive}");
+    // To develop in: a user who may become root, and what editors look for.
+    let seen = world.igloo(&[
+        "--flake",
+        ".#devcontainer",
+        "image",
+        "run",
+        "devcontainer",
+        "--",
+        "bash",
+        "-c",
+        "id -un; cat /etc/os-release; direnv --version; ls -d /workspaces ~/.vscode-server",
+    ]);
+    let seen = ok(seen);
+    assert!(seen.starts_with("vscode\nID=nixos\n") && seen.contains("direnv 2."), "{seen}");
 }
 
 /// The example of flake-containers, and more of its options.
