@@ -30,5 +30,5 @@ pub use error::ContainerError;
 pub use sandbox::{Container, ExecHandle, Sandbox, sandbox_main};
 pub use spec::{
     Attr, AttrKind, ContainerEvent, ContainerSpec, Device, Identity, Ipv4Net, Limits, Mount, MountKind, SandboxConfig,
-    SocketKind, Ulimit, User,
+    Secret, SocketKind, Ulimit, User,
 };

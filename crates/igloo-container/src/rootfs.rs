@@ -20,7 +20,7 @@ pub use overlay::{Writable, overlay};
 pub use root::Root;
 
 use crate::error::ContainerError;
-use crate::spec::{ContainerSpec, Identity, Mount, MountKind, User};
+use crate::spec::{ContainerSpec, Identity, Mount, MountKind, Secret, User};
 use crate::sys;
 
 /// Makes the root at the directory `target`, complete but for what libcontainer mounts (proc, dev, sys).
@@ -127,8 +127,8 @@ fn attach(root: &Root, spec: &ContainerSpec, mount: &Mount, forgiving: bool) -> 
 }
 
 /// A file system in memory, which only a user may look into and read.
-fn secrets(user: &User, files: &[(String, Vec<u8>)], forgiving: bool) -> Result<OwnedFd, ContainerError> {
-    let bytes: usize = files.iter().map(|(_, content)| content.len() + (8 << 10)).sum();
+fn secrets(user: &User, files: &[(String, Secret)], forgiving: bool) -> Result<OwnedFd, ContainerError> {
+    let bytes: usize = files.iter().map(|(_, content)| content.0.len() + (8 << 10)).sum();
     let size = (bytes + (64 << 10)).to_string();
     // `noswap` where there is such a thing; a secret that was swapped out is on a disk.
     let tree = fresh("tmpfs", &[("mode", "0500"), ("size", &size), ("noswap", "")])
@@ -139,7 +139,7 @@ fn secrets(user: &User, files: &[(String, Vec<u8>)], forgiving: bool) -> Result<
         let file = rustix::fs::openat(&tree, name, flags, Mode::from_raw_mode(0o400)).at("write the secret", name)?;
         root::change_owner(&file, name, user.uid, user.gid, forgiving)?;
         let mut file = std::fs::File::from(file);
-        io::Write::write_all(&mut file, content).at("write the secret", name)?;
+        io::Write::write_all(&mut file, &content.0).at("write the secret", name)?;
     }
     root::change_owner(&tree, "/run/secrets", user.uid, user.gid, forgiving)?;
     Ok(tree)

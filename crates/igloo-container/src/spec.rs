@@ -140,8 +140,18 @@ pub enum MountKind {
     /// Files in memory that the container's user alone may read.
     Secrets {
         /// Name and content.
-        files: Vec<(String, Vec<u8>)>,
+        files: Vec<(String, Secret)>,
     },
+}
+
+/// What nobody is to see: it is not shown for debugging either.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret(pub Vec<u8>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 /// A device of the host.

@@ -276,11 +276,34 @@ pub(crate) static SERVICE: Table = Table {
             "What of the isolation is given up: `sandboxes` lets its programs make namespaces and mounts of their own.",
         )
         .also(&["cap_add", "security_opt", "privileged"]),
+        key(
+            "env-file",
+            Kind::List(&TEXT_REF),
+            "Files of `NAME=value` lines, relative to this file; later ones win, and `env` wins over all.",
+        )
+        .also(&["env_file", "envfile"]),
+        key("secrets", Kind::Map(Some(SECRET_NAME), &SECRET_REF), "What it alone can read, below /run/secrets.")
+            .also(&["secret"]),
+        key("read-only", Kind::Flag, "`true`: its root can't be written; volumes can.").also(&["read_only", "readonly"]),
         key("stop-signal", TEXT, "The signal that asks it to stop, `SIGTERM` unless said."),
         key("stop-grace", Kind::Text(Some(DURATION)), "How long it has before it is killed, `10s` unless said.")
             .also(&["stop_grace_period", "stop-timeout"]),
         key("isolation", ISOLATION, "How far it is from your machine, `container` unless said."),
         key("hostname", TEXT, "Its host name; the service's name unless said."),
+    ],
+};
+
+static SECRET_REF: Kind = Kind::Table(&SECRET);
+const SECRET_NAME: &str = "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,126}$";
+
+pub(crate) static SECRET: Table = Table {
+    what: "a secret",
+    doc: "Where a secret comes from: exactly one of file, env and command. It is read when services are brought up.",
+    keys: &[
+        key("file", TEXT, "A file, relative to this one."),
+        key("env", TEXT, "A variable of whoever runs `igloo up`.").also(&["environment"]),
+        key("command", COMMAND, "A command on this machine that prints it: `[\"pass\", \"show\", \"db\"]`.")
+            .also(&["exec", "run"]),
     ],
 };
 

@@ -16,6 +16,7 @@ pub mod request;
 pub mod resolve;
 pub mod schema;
 pub mod sets;
+pub mod template;
 pub mod templates;
 pub mod words;
 

@@ -288,6 +288,23 @@ pub struct Service {
     pub hostname: Option<String>,
     /// Its programs may make namespaces and mounts of their own (`loosen = ["sandboxes"]`).
     pub sandboxes: bool,
+    /// Files of variables, relative to the manifest's directory; later ones win, and `env` wins over all.
+    pub env_files: Vec<PathBuf>,
+    /// What it gets below `/run/secrets`, by name.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Its root can't be written.
+    pub read_only: bool,
+}
+
+/// Where a secret comes from, each time services are brought up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// A file, relative to the manifest's directory.
+    File(PathBuf),
+    /// A variable of whoever runs `igloo up`.
+    Env(String),
+    /// What a command on this machine prints, less one newline at the end.
+    Command(Vec<String>),
 }
 
 /// Something mounted into a service.

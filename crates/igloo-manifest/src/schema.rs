@@ -195,7 +195,10 @@ mod tests {
         visit(&schema(), &json(&example), "", &mut missing);
         // Only one probe and one kind of file at a time; the other probes are in `[services.b]` to `[services.e]`.
         missing.retain(|m| {
-            !m.starts_with(".services.a.ready.") && !m.starts_with(".images.a.files[0].") && m != ".images.a.packages"
+            !m.starts_with(".services.a.ready.")
+                && !m.starts_with(".services.a.secrets.")
+                && !m.starts_with(".images.a.files[0].")
+                && m != ".images.a.packages"
         });
         assert_eq!(missing, [""; 0]);
     }

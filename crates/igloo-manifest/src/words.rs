@@ -52,6 +52,11 @@ pub(crate) fn set_name(text: &str) -> Result<()> {
     Err(BadText::new(format!("`{text}` cannot be the name of a set"), help))
 }
 
+/// Whether a text can name an environment variable.
+pub fn check_variable(text: &str) -> Result<()> {
+    variable(text)
+}
+
 /// Names of environment variables.
 pub(crate) fn variable(text: &str) -> Result<()> {
     let good = |c: u8| c.is_ascii_alphanumeric() || c == b'_';

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use igloo_manifest::{Port, Probe, Service, Source, Volume};
+use igloo_manifest::{Port, Probe, Secret, Service, Source, Volume};
 use serde_json::{Value, json};
 
 use crate::project::Project;
@@ -70,6 +70,10 @@ fn service(s: &Service) -> Value {
         "user": s.content.user,
         "workdir": s.content.workdir,
         "env": s.content.env,
+        "env-file": s.env_files,
+        // Where they come from, never what they are.
+        "secrets": s.secrets.iter().map(|(name, source)| (name.clone(), secret(source))).collect::<serde_json::Map<_, _>>(),
+        "read-only": s.read_only,
         "volumes": s.volumes.iter().map(volume).collect::<Vec<_>>(),
         "ports": s.ports.iter().map(port).collect::<Vec<_>>(),
         "ready": s.ready.as_ref().map(|r| json!({
@@ -80,6 +84,14 @@ fn service(s: &Service) -> Value {
         "stop-signal": s.stop_signal,
         "stop-grace": s.stop_grace.as_secs_f64(),
     })
+}
+
+fn secret(secret: &Secret) -> Value {
+    match secret {
+        Secret::File(path) => json!({ "file": path }),
+        Secret::Env(name) => json!({ "env": name }),
+        Secret::Command(words) => json!({ "command": words }),
+    }
 }
 
 fn volume(volume: &Volume) -> Value {

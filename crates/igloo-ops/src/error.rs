@@ -27,6 +27,10 @@ pub struct Failure {
     pub tail: Vec<String>,
 }
 
+fn because(why: &str) -> String {
+    if why.is_empty() { String::new() } else { format!(": {why}") }
+}
+
 /// A failed verb.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -451,6 +455,38 @@ pub enum OpsError {
         /// Whom it knows.
         known: Vec<String>,
     },
+    /// A secret that can't be had.
+    #[error("cannot read the secret `{secret}` of service `{service}`: {why}")]
+    Secret {
+        /// The service.
+        service: String,
+        /// The secret's name.
+        secret: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A variable that a value of `env` asks for.
+    #[error("service `{service}` needs the variable `{variable}` for its `{name}`{}", because(why))]
+    Unset {
+        /// The service.
+        service: String,
+        /// The variable of the service.
+        name: String,
+        /// The machine's.
+        variable: String,
+        /// Why, if the value says.
+        why: String,
+    },
+    /// A file of variables that makes no sense.
+    #[error("`{}`, line {line}: {why}", path.display())]
+    EnvFile {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong.
+        why: String,
+    },
     /// A bind of nothing.
     #[error("service `{service}` mounts `{}`, which does not exist", path.display())]
     NoBindSource {
@@ -561,6 +597,10 @@ impl OpsError {
             OpsError::NoUser { known, .. } => {
                 format!("it knows {}; add the package that makes the user, or give a number", or_none(known))
             }
+            OpsError::Unset { variable, .. } => {
+                format!("set it, `{variable}=… igloo up`, or give it a default: `${{{variable}:-default}}`")
+            }
+            OpsError::EnvFile { .. } => "lines are `NAME=value`, empty, or begin with `#`".into(),
             OpsError::NoBindSource { .. } => "create it, or use a named volume: `NAME:/path`".into(),
             OpsError::Enter(e) => match e.remedy() {
                 Some(remedy) => remedy.to_owned(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use igloo_base::file::{read_optional, write_atomic};
-use igloo_container::{Container, ContainerEvent, ContainerSpec, Sandbox, SocketKind};
+use igloo_container::{Container, ContainerEvent, ContainerSpec, MountKind, Sandbox, SocketKind};
 use igloo_supervisor::{ExecResult, Running, Unit, UnitError, UnitEvent, UnitIo};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,22 @@ pub(crate) struct Payload {
     /// For a setup step: volumes that hold nothing but its own unfinished work if `begun` exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) setup: Option<SetupVolumes>,
+    /// Variables whose values are not to be written to a disk.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) hidden: Vec<String>,
+}
+
+impl Payload {
+    /// Without what is not to be written to a disk.
+    pub(crate) fn for_disk(mut self) -> Self {
+        self.container.env.retain(|(name, _)| !self.hidden.contains(name));
+        for mount in &mut self.container.mounts {
+            if let MountKind::Secrets { files } = &mut mount.kind {
+                files.iter_mut().for_each(|(_, content)| content.0.clear());
+            }
+        }
+        self
+    }
 }
 
 /// How an interrupted setup step starts over.

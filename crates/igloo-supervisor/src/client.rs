@@ -190,6 +190,14 @@ impl Client {
         }
     }
 
+    /// [`Request::Unit`].
+    pub fn unit(&mut self, service: &str) -> Result<serde_json::Value, ClientError> {
+        match self.ask(&Request::Unit { service: service.to_owned() }, &mut |_| {})? {
+            Reply::Unit(unit) => Ok(unit),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
     /// [`Request::Wait`], telling events as they come.
     pub fn wait(
         &mut self,

@@ -105,6 +105,11 @@ pub enum Request {
         /// Number.
         signal: i32,
     },
+    /// Tell what a service runs as. Answered by [`Reply::Unit`].
+    Unit {
+        /// Name.
+        service: String,
+    },
     /// Tell the published ports. Answered by [`Reply::Ports`].
     Ports,
     /// Tell every event from now on; never answered finally.
@@ -126,6 +131,8 @@ pub enum Reply {
     Status(ProjectStatus),
     /// What would be done.
     Plan(Plan),
+    /// What a service runs as, as it was applied.
+    Unit(serde_json::Value),
     /// The published ports.
     Ports(Vec<PortStatus>),
     /// The wait is over, well or not.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use igloo_container::audit::Verdict;
 use igloo_container::{
-    Attr, AttrKind, ContainerEvent, ContainerSpec, Identity, Limits, Mount, MountKind, SocketKind, User,
+    Attr, AttrKind, ContainerEvent, ContainerSpec, Identity, Limits, Mount, MountKind, Secret, SocketKind, User,
 };
 
 use crate::lab::{Lab, Running};
@@ -232,7 +232,11 @@ fn audited(lab: &Lab) {
                 mount(MountKind::Tmpfs { size: Some(1 << 20) }, "/tmp", false),
                 mount(MountKind::Volume { source: lab.path(&format!("volumes-{id}/data")) }, "/srv/data", false),
                 mount(MountKind::Bind { source: lab.path("shared") }, "/shared", true),
-                mount(MountKind::Secrets { files: vec![("key".into(), b"hush".to_vec())] }, "/run/secrets", true),
+                mount(
+                    MountKind::Secrets { files: vec![("key".into(), Secret(b"hush".to_vec()))] },
+                    "/run/secrets",
+                    true,
+                ),
             ],
             ..lab.sh(id, "trap 'exit 0' TERM; while :; do sleep 1; done")
         };

@@ -1,13 +1,15 @@
 //! `[services.*]`.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::fields::{Context, Fields};
 use super::{Places, content, header};
 use crate::keys;
-use crate::manifest::{Isolation, Limits, Port, Probe, Ready, Restart, Service, Volume};
+use crate::manifest::{Isolation, Limits, Port, Probe, Ready, Restart, Secret, Service, Volume};
 use crate::node::{Entry, Node, Value};
-use crate::words;
+use crate::{template, words};
 
 /// `SIGTERM`
 const STOP_SIGNAL: i32 = 15;
@@ -49,6 +51,16 @@ pub(super) fn service(cx: &mut Context, entry: &Entry, places: &mut Places) -> O
             cx.error(node.inner_span(cx.text), message, "", Some("`sandboxes` can".to_owned()));
         }
     }
+    for (name, value) in &content.env {
+        if let Err(bad) = template::check(value) {
+            let span = env_span(entry, name).unwrap_or_else(|| header(entry));
+            cx.error(span, bad.message, "", bad.help);
+        }
+    }
+    let env_files = fields.get("env-file").map(|node| cx.texts("env-file", node)).unwrap_or_default();
+    let env_files = env_files.into_iter().filter_map(|(text, node)| cx.good(node, words::path(text))).collect();
+    let secrets = fields.entry("secrets").map(|e| secrets(cx, e)).unwrap_or_default();
+    let read_only = fields.flag(cx, "read-only").unwrap_or(false);
     Some(Service {
         content,
         run: run?,
@@ -64,7 +76,53 @@ pub(super) fn service(cx: &mut Context, entry: &Entry, places: &mut Places) -> O
         isolation,
         hostname,
         sandboxes: !loosen.is_empty(),
+        env_files,
+        secrets,
+        read_only,
     })
+}
+
+/// Where a value of `env` is written.
+fn env_span(service: &Entry, name: &str) -> Option<Range<usize>> {
+    let below = |node: &Node, key: &str| match &node.value {
+        Value::Table(entries) => entries.iter().position(|e| e.key == key),
+        _ => None,
+    };
+    let Value::Table(entries) = &service.node.value else { return None };
+    let env = &entries[below(&service.node, "env")?].node;
+    let Value::Table(entries) = &env.value else { return None };
+    Some(entries[below(env, name)?].node.span.clone())
+}
+
+fn secrets(cx: &mut Context, entry: &Entry) -> BTreeMap<String, Secret> {
+    let mut secrets = BTreeMap::new();
+    for entry in cx.entries("secrets", &entry.node).unwrap_or_default() {
+        let name = entry.key.to_string();
+        let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        if name.is_empty() || name.len() > 127 || name.starts_with('.') || !name.chars().all(good) {
+            let help = "letters, digits, `_`, `-` and `.`, no dot first".to_owned();
+            cx.error(entry.key_span.clone(), format!("`{name}` can't name a secret"), "", Some(help));
+            continue;
+        }
+        let what = format!("secrets.{name}");
+        let Some(mut fields) = Fields::open(cx, &keys::SECRET, &what, &entry.node, entry.key_span.clone()) else {
+            continue;
+        };
+        let before = cx.diagnostics.len();
+        let mut sources = Vec::new();
+        sources.extend(fields.parsed(cx, "file", words::path).map(Secret::File));
+        sources.extend(fields.checked(cx, "env", words::variable).map(Secret::Env));
+        sources.extend(fields.command(cx, "command").map(Secret::Command));
+        match (sources.len(), sources.pop()) {
+            (1, Some(source)) => drop(secrets.insert(name, source)),
+            _ if cx.diagnostics.len() > before => {}
+            (n, _) => {
+                let help = "exactly one of `file`, `env` and `command`".to_owned();
+                cx.error(entry.key_span.clone(), format!("the secret `{name}` has {n} sources"), "", Some(help));
+            }
+        }
+    }
+    secrets
 }
 
 fn volumes(cx: &mut Context, node: &Node) -> Vec<Volume> {

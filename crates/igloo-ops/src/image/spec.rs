@@ -10,6 +10,7 @@ use igloo_formats::oci::{Config, Empty, Healthcheck};
 use igloo_image::entry::Entry;
 use igloo_image::{Account, Additions, Appended, ImageError};
 use igloo_manifest::lock::LockedPath;
+use igloo_manifest::template;
 use igloo_manifest::words::signal_name;
 use igloo_manifest::{Content, Image, ImageFileContent, ImageKind, Port, Probe, Service, Volume};
 
@@ -90,7 +91,12 @@ pub(super) fn spec(
         env.insert("SHELL".to_owned(), account.shell.clone());
         labels.entry("devcontainer.metadata".to_owned()).or_insert_with(|| metadata(&account.name));
     }
-    env.extend(content.env.clone());
+    // A value that asks the machine is its default in an image: images are for other machines, and hold no secrets.
+    let values = content.env.iter().filter_map(|(name, value)| {
+        let value = if service.is_some() { template::expand(value, &|_| None).ok()? } else { value.clone() };
+        Some((name.clone(), value))
+    });
+    env.extend(values);
     let set = |paths: Vec<String>| paths.into_iter().map(|path| (path, Empty {})).collect::<BTreeMap<_, _>>();
     let ports = image.ports.as_ref().or(service.map(|s| &s.ports)).map(|p| p.iter().map(port).collect());
     let config = Config {

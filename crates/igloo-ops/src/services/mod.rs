@@ -3,6 +3,7 @@
 mod audit;
 pub(crate) mod network;
 mod plan;
+mod secrets;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -278,14 +279,15 @@ fn spec_path(ctx: &Context<'_>, project: &Project, service: &str) -> PathBuf {
     ctx.dirs.project_state(&project.id).join("specs").join(format!("{service}.json"))
 }
 
-/// Keeps what a service runs as, for `exec`.
+/// Keeps what a service runs as, but for secrets, for who looks at it while the supervisor is gone.
 fn remember(ctx: &Context<'_>, project: &Project, service: &igloo_supervisor::ServiceSpec) -> Result<(), OpsError> {
     let path = spec_path(ctx, project, &service.name);
     if let Some(parent) = path.parent() {
         // Environments may hold what isn't everybody's business.
         create_private_dir(parent)?;
     }
-    let text = serde_json::to_vec(&service.unit).map_err(OpsError::Json)?;
+    let payload: Payload = serde_json::from_value(service.unit.clone()).map_err(OpsError::Json)?;
+    let text = serde_json::to_vec(&payload.for_disk()).map_err(OpsError::Json)?;
     Ok(write_atomic(&path, &text)?)
 }
 
@@ -553,7 +555,9 @@ pub fn exec(
         .find(|s| s.name == service)
         .and_then(|s| s.pid)
         .ok_or_else(|| OpsError::ServiceNotRunning { service: service.to_owned() })?;
-    let container = payload(ctx, project, service)?.container;
+    // From its memory: what is on disk has no secrets.
+    let payload: Payload = serde_json::from_value(client.unit(service)?).map_err(OpsError::Json)?;
+    let container = payload.container;
     let mut env: Vec<(OsString, OsString)> =
         container.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
     env.extend(ctx.caller.term.iter().map(|term| ("TERM".into(), term.into())));

@@ -12,7 +12,7 @@ use igloo_manifest::{Probe, Service, Volume};
 use igloo_supervisor as supervisor;
 use igloo_supervisor::{Need, Policy, Protocol, PublishedPort, Readiness, ServiceSpec, Setup};
 
-use super::network;
+use super::{network, secrets};
 use crate::context::Context;
 use crate::environment::Realised;
 use crate::error::OpsError;
@@ -36,7 +36,7 @@ pub(crate) fn service(
     addresses: &BTreeMap<String, Ipv4Addr>,
 ) -> Result<ServiceSpec, OpsError> {
     let declared = &project.manifest.services[name];
-    let container = container(ctx, project, name, declared, realised, addresses)?;
+    let (container, hidden) = container(ctx, project, name, declared, realised, addresses)?;
     let own = addresses.get(name).copied();
     let ready = match &declared.ready {
         None => None,
@@ -53,7 +53,8 @@ pub(crate) fn service(
     let mut identity = container.clone();
     identity.hosts.clear();
     let identity = serde_json::to_vec(&(&identity, &ports)).map_err(OpsError::Json)?;
-    let unit = serde_json::to_value(Payload { container, setup: None }).map_err(OpsError::Json)?;
+    let unit = Payload { container, setup: None, hidden };
+    let unit = serde_json::to_value(unit).map_err(OpsError::Json)?;
     let mut spec = ServiceSpec::new(name, Sha256::of(&identity), unit);
     spec.needs = declared.needs.iter().map(Need::ready).collect();
     spec.ready = ready;
@@ -80,7 +81,7 @@ fn container(
     declared: &Service,
     realised: &Realised,
     addresses: &BTreeMap<String, Ipv4Addr>,
-) -> Result<ContainerSpec, OpsError> {
+) -> Result<(ContainerSpec, Vec<String>), OpsError> {
     let environment = &realised.environment;
     let subnet = network::subnet(&project.id);
     let user = user(name, declared, environment)?;
@@ -88,8 +89,15 @@ fn container(
     env.insert("HOME".into(), user.home.clone());
     env.insert("USER".into(), user.name.clone());
     env.insert("HOSTNAME".into(), declared.hostname.clone().unwrap_or_else(|| name.to_owned()));
-    env.extend(declared.content.env.clone());
-    Ok(ContainerSpec {
+    let (variables, hidden) = secrets::variables(ctx, project, name, declared)?;
+    env.extend(variables);
+    let secrets = secrets::secrets(ctx, project, name, declared)?.map(|files| Mount {
+        kind: MountKind::Secrets { files },
+        target: secrets::PLACE.to_owned(),
+        read_only: true,
+    });
+    let volumes = declared.volumes.iter().map(|v| mount(ctx, project, v));
+    let container = ContainerSpec {
         id: name.to_owned(),
         hostname: declared.hostname.clone().unwrap_or_else(|| name.to_owned()),
         lowers: realised.lowers(),
@@ -99,7 +107,7 @@ fn container(
         env: env.into_iter().collect(),
         workdir: declared.content.workdir.clone().unwrap_or_else(|| "/".into()),
         user: User { uid: user.uid, gid: user.gid, groups: user.groups.clone(), home: user.home },
-        mounts: nix_store(realised).chain(declared.volumes.iter().map(|v| mount(ctx, project, v))).collect(),
+        mounts: nix_store(realised).chain(volumes).chain(secrets).collect(),
         address: addresses.get(name).copied(),
         prefix: subnet.prefix,
         gateway: Some(subnet.address),
@@ -107,8 +115,10 @@ fn container(
         nameservers: Vec::new(),
         limits: Limits { memory: declared.limits.memory, cpus: declared.limits.cpus, pids: declared.limits.pids },
         sandboxes: declared.sandboxes,
+        read_only: declared.read_only,
         ..ContainerSpec::default()
-    })
+    };
+    Ok((container, hidden))
 }
 
 /// Where Nix's packages say that they are.
@@ -204,6 +214,7 @@ fn setup(
     let payload = Payload {
         container: ContainerSpec { args: args.to_vec(), address: None, gateway: None, ..container.clone() },
         setup: Some(SetupVolumes { begun: directory.join(format!(".setup-{name}.begun")), volumes, own }),
+        hidden: Vec::new(),
     };
     Ok(Setup {
         unit: serde_json::to_value(payload).map_err(OpsError::Json)?,

@@ -130,6 +130,10 @@ impl Core {
                 running.signal(signal).map_err(|e| format!("cannot send signal {signal} to `{service}`: {e}"))?;
                 Ok(Answer::Now(Reply::Done))
             }
+            Request::Unit { service } => match self.fleet.get(&service) {
+                Some(known) => Ok(Answer::Now(Reply::Unit(known.spec.unit.clone()))),
+                None => Err(format!("there is no service `{service}` here")),
+            },
             Request::Ports => Ok(Answer::Now(Reply::Ports(self.fleet.names().flat_map(|n| self.ports(n)).collect()))),
             // Served by the connection itself.
             Request::Subscribe => Ok(Answer::Now(Reply::Done)),

@@ -21,6 +21,7 @@ mod ping;
 mod podman;
 mod recovery;
 mod registry;
+mod secrets;
 mod shell;
 mod store;
 mod world;
