@@ -4,3 +4,4 @@ mod good;
 mod hostile;
 mod http;
 mod support;
+mod written;
