@@ -263,6 +263,57 @@ packages = ["said", "coreutils", "flake:./own#greeting", "libgreet.dev"]
     assert!(says(world.igloo(&["update", "nixpkgs"])).contains("up to date"));
 }
 
+/// What a lock has does not depend on how the same files are referred to.
+#[test]
+fn every_kind_of_reference_leads_to_the_same_packages() {
+    let Some(root) = people().into_iter().next().filter(|_| nix_works()) else { return };
+    let manifest = "[project]\nname = \"referred\"\n[sources.nixpkgs]\nflake = \"REF\"\n[shells.default]\npackages = [\"hello\"]\n";
+    let place = root.directory("references");
+    let run = |program: &str, words: &[&str]| {
+        let mut command = root.command(program);
+        ok(command.args(words).current_dir(&place).output().expect("run"))
+    };
+    // The same files in a repository, in an archive, in a registry, and pinned by niv.
+    run("cp", &["-rT", &set().display().to_string(), "set"]);
+    run("tar", &["-czf", "set.tar.gz", "set"]);
+    let identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-C", "set"];
+    for words in [&["init", "-q"][..], &["add", "."], &["commit", "-qm", "all"]] {
+        run("git", &[&identity, words].concat());
+    }
+    let at = |name: &str| place.join(name).display().to_string();
+    let entry = serde_json::json!({ "version": 2, "flakes": [{
+        "from": { "type": "indirect", "id": "mini" },
+        "to": { "type": "path", "path": at("set") },
+    }]});
+    fs::write(place.join("registry.json"), entry.to_string()).expect("write");
+    let mut seen = Vec::new();
+    for reference in [
+        format!("path:{}", at("set")),
+        format!("git+file://{}", at("set")),
+        format!("file://{}", at("set.tar.gz")),
+        "flake:mini".to_owned(),
+        "mini".to_owned(),
+        "niv:nixpkgs".to_owned(),
+    ] {
+        let world = World::new(&root, &manifest.replace("REF", &reference));
+        if reference.starts_with("niv:") {
+            fs::create_dir(world.directory.join("nix")).expect("mkdir");
+            let pins = format!("{{ nixpkgs = {{ outPath = {}; }}; }}", at("set"));
+            fs::write(world.directory.join("nix/sources.nix"), pins).expect("write");
+        }
+        let mut command = world.command(&["lock"]);
+        command.env("NIX_CONFIG", format!("flake-registry = {}", at("registry.json")));
+        let output = command.output().expect("run igloo");
+        assert!(output.status.success(), "{reference}: {output:#?}");
+        let lock = fs::read_to_string(world.directory.join("igloo.lock")).expect("lock");
+        let output = lock.split("[[output]]").nth(1).expect("an output");
+        let path = output.lines().find(|line| line.starts_with("path = ")).expect("a path").to_owned();
+        assert!(reference.starts_with("git") == lock.contains("revision = "), "{reference}: {lock}");
+        seen.push((reference, path));
+    }
+    assert!(seen.iter().all(|(_, path)| *path == seen[0].1), "{seen:#?}");
+}
+
 #[test]
 fn services_run_nixs_packages_and_both_sources_go_together() {
     let Some(root) = people().into_iter().next().filter(|_| nix_works()) else { return };
