@@ -115,6 +115,56 @@ fn a_flakes_shell_is_evaluated_once_and_again_when_what_it_read_changes() {
     assert!(world.run(&show).contains("ho \"there\""));
 }
 
+/// `nix-daemon`, ended with the test.
+struct Daemon(std::process::Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+        // Whoever finds a socket takes it for a daemon.
+        let _ = fs::remove_file(SOCKET);
+    }
+}
+
+const SOCKET: &str = "/nix/var/nix/daemon-socket/socket";
+
+/// A Nix of many users: what an ordinary one has evaluated and built lies in a store that is root's.
+#[test]
+fn an_ordinary_users_shells_and_packages_come_through_the_daemon() {
+    let Some(person) = people().into_iter().nth(1).filter(|_| nix_works()) else { return };
+    if Path::new(SOCKET).exists() {
+        println!("skipped: this machine has a nix-daemon of its own");
+        return;
+    }
+    let directory = person.directory("daemon");
+    let own = directory.join("set");
+    assert!(Command::new("cp").arg("-rT").arg(set()).arg(&own).status().expect("cp").success());
+    let at = |text: &str| text.replace("@set@", &own.display().to_string());
+    fs::write(directory.join("flake.nix"), at(FLAKE)).expect("write");
+    fs::write(directory.join("data.txt"), "from a file").expect("write");
+    let manifest = "[project]\nname = \"daemon\"\n[sources.nixpkgs]\nflake = \"path:@set@\"\n[shells.default]\npackages = [\"hello\"]\n";
+    fs::write(directory.join("igloo.toml"), at(manifest)).expect("write");
+    person.own(&directory);
+    let daemon = Command::new("nix-daemon").env("NIX_CONF_DIR", set()).stderr(std::process::Stdio::null()).spawn();
+    let _daemon = Daemon(daemon.expect("nix-daemon"));
+    while std::os::unix::net::UnixStream::connect(SOCKET).is_err() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let run = |words: &[&str]| {
+        let mut command = person.igloo_command(&directory, words);
+        command.env("NIX_CONF_DIR", &own).env("NIX_REMOTE", "daemon").env("IGLOO_DATA_DIR", directory.join("data"));
+        ok(command.output().expect("igloo"))
+    };
+    for _ in 0..2 {
+        let shown = run(&["shell", "--nix", "--", "sh", "-c", "hello; echo $DATA"]);
+        assert_eq!(shown, "Hello, world!\nfrom a file\n");
+    }
+    for isolation in ["host", "pure"] {
+        assert_eq!(run(&["shell", "--isolation", isolation, "--", "hello"]), "Hello, world!\n", "{isolation}");
+    }
+}
+
 #[test]
 fn a_shells_own_hook_runs_and_its_exit_code_is_the_commands() {
     let Some(world) = World::new("hook") else { return };
