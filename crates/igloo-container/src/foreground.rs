@@ -80,6 +80,7 @@ pub fn run(config: &SandboxConfig, spec: &ContainerSpec, stop_signal: Option<i32
         (&told).read_exact(&mut [0]).act("wait for the container")?;
         match events.try_recv() {
             Ok(ContainerEvent::Started { .. }) => terminal = container.terminal().map(Terminal::attach).transpose()?,
+            Ok(ContainerEvent::Notified(_)) => {}
             Ok(ContainerEvent::Exited { code: Some(code), .. }) => {
                 break Ended::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX));
             }

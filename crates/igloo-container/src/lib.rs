@@ -28,7 +28,8 @@ pub mod userns;
 
 pub use error::ContainerError;
 pub use sandbox::{Container, ExecHandle, Sandbox, sandbox_main};
+pub use shim::NOTIFY_SOCKET;
 pub use spec::{
-    Attr, AttrKind, ContainerEvent, ContainerSpec, Device, Identity, Ipv4Net, Limits, Mount, MountKind, SandboxConfig,
-    Secret, SocketKind, Ulimit, User,
+    Attr, AttrKind, ContainerEvent, ContainerSpec, Device, Identity, Ipv4Net, Limits, Mount, MountKind, Notified,
+    SandboxConfig, Secret, SocketKind, Ulimit, User,
 };

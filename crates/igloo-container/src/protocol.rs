@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Act, ContainerError};
-use crate::spec::{ContainerSpec, Identity, Ipv4Net, SocketKind};
+use crate::spec::{ContainerSpec, Identity, Ipv4Net, Notified, SocketKind};
 use crate::userns::Mapping;
 
 /// Longest packet; larger values travel in a memory file.
@@ -78,6 +78,10 @@ pub(crate) enum ShimRequest {
         signal: i32,
     },
     Kill,
+    /// Freeze everything in it, or let it go on.
+    Pause {
+        on: bool,
+    },
     Socket {
         kind: SocketKind,
     },
@@ -104,6 +108,10 @@ pub(crate) enum ShimReply {
     Exited {
         code: Option<i32>,
         signal: Option<i32>,
+    },
+    Notified(Notified),
+    Paused {
+        done: bool,
     },
     /// The socket comes along.
     Socket,

@@ -4,8 +4,12 @@
 //! it is asked through ends, it kills the container; when it dies, the kernel does.
 
 mod attend;
+mod freeze;
+mod notify;
 mod oci;
 mod payload;
+
+pub use notify::NOTIFY_SOCKET;
 
 use std::fs;
 use std::io;
@@ -34,7 +38,10 @@ const PEER: &str = "supervisor";
 
 /// Body of a shim; gives its exit code.
 pub(crate) fn run(control: OwnedFd, stdio: [OwnedFd; 3], filter: &Filter) -> i32 {
-    let result = start(&control, stdio, filter).and_then(|init| attend::attend(&control, &init));
+    let result = start(&control, stdio, filter).and_then(|mut init| {
+        let notify = init.notify.take();
+        attend::attend(&control, &init, notify)
+    });
     match result {
         Ok(()) => 0,
         Err(error) => {
@@ -57,6 +64,7 @@ struct Init {
     /// Readable when a child has ended.
     signals: OwnedFd,
     filter: Filter,
+    notify: Option<notify::Notify>,
 }
 
 fn start(control: &OwnedFd, stdio: [OwnedFd; 3], filter: &Filter) -> Result<Init, ContainerError> {
@@ -67,6 +75,7 @@ fn start(control: &OwnedFd, stdio: [OwnedFd; 3], filter: &Filter) -> Result<Init
         rustix::io::write(&group, b"0").act("join the control group")?;
     }
     connect(&spec)?;
+    let notify = spec.notify.then(notify::Notify::listen).transpose().act("listen to the program")?;
     separate(&spec, identity, &base)?;
     for (index, source) in fds.into_iter().enumerate() {
         rootfs::attach_at(source, &base.join("source").join(index.to_string()))?;
@@ -80,7 +89,7 @@ fn start(control: &OwnedFd, stdio: [OwnedFd; 3], filter: &Filter) -> Result<Init
     let fds: Vec<_> = [Some(&pidfd), terminal.as_ref()].into_iter().flatten().map(AsFd::as_fd).collect();
     // A supervisor that is gone is noticed later, as the end of its requests.
     drop(protocol::send(control, &ShimReply::Started, &fds));
-    Ok(Init { pid, pidfd, spec, signals, filter })
+    Ok(Init { pid, pidfd, spec, signals, filter, notify })
 }
 
 fn receive_start(control: &OwnedFd) -> Result<(Start, Vec<OwnedFd>), ContainerError> {

@@ -61,6 +61,9 @@ pub struct ContainerSpec {
     /// and gives root CAP_SYS_ADMIN in the container's own user namespace.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sandboxes: bool,
+    /// It may tell about itself on [`crate::NOTIFY_SOCKET`].
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub notify: bool,
     /// Input and output are a terminal of the container's own, with so many rows and columns;
     /// [`crate::Container::terminal`] is its other end.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -233,6 +236,8 @@ pub enum ContainerEvent {
         /// Its id as the host sees it; 0 if it has ended before that could be looked up.
         pid: u32,
     },
+    /// Something in it told about it, as `sd_notify` does.
+    Notified(Notified),
     /// It could not be started; nothing is left of it.
     Failed {
         /// Why, with all causes.
@@ -249,6 +254,21 @@ pub enum ContainerEvent {
         /// True if the kernel killed something in it for lack of memory.
         oom: bool,
     },
+}
+
+/// One message of `sd_notify`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notified {
+    /// `READY=1`.
+    pub ready: bool,
+    /// `RELOADING=1`.
+    pub reloading: bool,
+    /// `STOPPING=1`.
+    pub stopping: bool,
+    /// `WATCHDOG=1`.
+    pub watchdog: bool,
+    /// `STATUS=`, one line without control characters.
+    pub status: Option<String>,
 }
 
 /// Sockets that [`crate::Container::socket`] makes.

@@ -64,7 +64,7 @@ impl Manifest {
     fn content(&self, key: &str) -> Option<&Content> {
         match key.split_once('.')? {
             ("shells", name) => self.shells.get(name).map(|s| &s.content),
-            ("services", name) => self.services.get(name).map(|s| &s.content),
+            ("services" | "tasks", name) => self.services.get(name).map(|s| &s.content),
             _ => None,
         }
     }

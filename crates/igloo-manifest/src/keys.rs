@@ -116,6 +116,12 @@ pub(crate) static ROOT: Table = Table {
         key("shells", Kind::Map(Some(NAME), &SHELL_REF), "Environments to work in: `igloo shell [NAME]`.")
             .also(&["shell"]),
         key("services", Kind::Map(Some(NAME), &SERVICE_REF), "What runs: `igloo up`.").also(&["service"]),
+        key(
+            "tasks",
+            Kind::Map(Some(NAME), &TASK_REF),
+            "What runs once: `igloo task NAME`, or before the services that need it.",
+        )
+        .also(&["task", "jobs"]),
         key("images", Kind::Map(Some(NAME), &IMAGE_REF), "OCI images: `igloo image build`.").also(&["image"]),
         key("vm", Kind::Table(&VM), "The virtual machine for `isolation = \"vm\"`, and for everything on macOS."),
         key(
@@ -128,6 +134,7 @@ pub(crate) static ROOT: Table = Table {
 
 static SHELL_REF: Kind = Kind::Table(&SHELL);
 static SERVICE_REF: Kind = Kind::Table(&SERVICE);
+static TASK_REF: Kind = Kind::Table(&TASK);
 static IMAGE_REF: Kind = Kind::Table(&IMAGE);
 static DECISION_REF: Kind = Kind::Choice(&["ignore", "recipe", "sandbox"]);
 static LOOSEN_REF: Kind = Kind::Choice(&["sandboxes"]);
@@ -258,7 +265,7 @@ pub(crate) static SERVICE: Table = Table {
             .also(&["command", "cmd", "entrypoint", "exec", "start"]),
         key("setup", COMMAND, "A command to run once before the first start, while the volumes are empty.")
             .also(&["init", "pre-start"]),
-        key("needs", COMMAND, "The services that must be ready first.").also(&["depends_on", "depends-on", "requires"]),
+        NEEDS,
         key("volumes", Kind::List(&VOLUME_REF), "`name:/target`, `./path:/target:ro`, `tmpfs:/target:size=64M`.")
             .also(&["mounts"]),
         key(
@@ -267,8 +274,21 @@ pub(crate) static SERVICE: Table = Table {
             "`5432`, `8080:5000`, `0.0.0.0:8080:5000`, `53:53/udp`; `auto:5000` takes a free port. On 127.0.0.1 unless said.",
         )
         .also(&["publish", "expose"]),
-        key("ready", Kind::Table(&READY), "How to see that it is ready.").also(&["healthcheck", "health", "probe"]),
-        key("restart", Kind::Choice(&["no", "on-failure", "always", "unless-stopped"]), "When it is started again, `on-failure` unless said."),
+        key("ready", Kind::Table(&READY), "How to see that it is ready.").also(&["probe", "startup"]),
+        key("health", Kind::Table(&HEALTH), "How to see, from then on, that it is still well.").also(&["healthcheck", "liveness"]),
+        key(
+            "restart",
+            Kind::Any(&RESTART_KINDS),
+            "When it is started again: `no`, `on-failure` (unless said), `on-failure:3`, `always`, `unless-stopped`, or a table.",
+        ),
+        key("reload", Kind::Any(&RELOAD_KINDS), "What `igloo reload` does: a signal, `SIGHUP`, or a command that is run inside."),
+        key(
+            "profiles",
+            Kind::List(&NAME_REF),
+            "It is only brought up by `up --profile` with one of these, or when it is named or needed.",
+        ),
+        key("replicas", Kind::Integer(1, 100), "How many of it there are, 1 unless said; they share its name.").also(&["scale"]),
+        key("watch", Kind::List(&WATCH_REF), "What `up --watch` does when files of the project change.").also(&["develop"]),
         key("limits", Kind::Table(&LIMITS), "What it may use.").also(&["resources", "deploy"]),
         key(
             "loosen",
@@ -307,6 +327,145 @@ pub(crate) static SECRET: Table = Table {
     ],
 };
 
+const NEEDS: Key = key(
+    "needs",
+    Kind::List(&NEED_REF),
+    "What must be ready first: names, or `{ service = \"migrate\", condition = \"completed\" }`.",
+)
+.also(&["depends_on", "depends-on", "requires"]);
+static NEED_KINDS: [Kind; 2] = [TEXT, Kind::Table(&NEED)];
+static NEED_REF: Kind = Kind::Any(&NEED_KINDS);
+static NAME_REF: Kind = Kind::Text(Some(NAME));
+static WATCH_REF: Kind = Kind::Table(&WATCH);
+static RESTART_KINDS: [Kind; 2] = [Kind::Text(Some(RESTART_WORD)), Kind::Table(&RESTART)];
+static RELOAD_KINDS: [Kind; 2] = [TEXT, COMMAND];
+const RESTART_WORD: &str = "^(no|on-failure(:[0-9]+)?|always|unless-stopped)$";
+static STATUS_KINDS: [Kind; 3] = [Kind::Integer(100, 599), Kind::Text(Some(STATUS)), Kind::List(&STATUS_ITEM_REF)];
+static STATUS_ITEMS: [Kind; 2] = [Kind::Integer(100, 599), Kind::Text(Some(STATUS))];
+static STATUS_ITEM_REF: Kind = Kind::Any(&STATUS_ITEMS);
+const STATUS: &str = "^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$";
+
+pub(crate) static NEED: Table = Table {
+    what: "a need",
+    doc: "What must be reached before a service starts.",
+    keys: &[
+        key("service", Kind::Text(Some(NAME)), "A service or task.").required().also(&["name", "task"]),
+        key(
+            "condition",
+            Kind::Choice(&["started", "ready", "completed"]),
+            "What it must have reached, `ready` unless said.",
+        ),
+    ],
+};
+
+pub(crate) static RESTART: Table = Table {
+    what: "`restart`",
+    doc: "When and how a service is started again.",
+    keys: &[
+        key(
+            "policy",
+            Kind::Choice(&["no", "on-failure", "always", "unless-stopped"]),
+            "When, `on-failure` unless said.",
+        ),
+        key(
+            "tries",
+            Kind::Integer(1, 1_000_000),
+            "Given up after so many ends in a row; 5 for `on-failure`, else never.",
+        )
+        .also(&["max_attempts", "max-attempts", "max_retries"]),
+        key(
+            "first",
+            Kind::Text(Some(DURATION)),
+            "The first pause, `100ms` unless said; each further one is twice as long.",
+        )
+        .also(&["delay"]),
+        key("most", Kind::Text(Some(DURATION)), "The longest pause, `30s` unless said.").also(&["max"]),
+        key(
+            "healthy",
+            Kind::Text(Some(DURATION)),
+            "One that was ready so long is forgiven all ends before, `10s` unless said.",
+        )
+        .also(&["window"]),
+    ],
+};
+
+pub(crate) static WATCH: Table = Table {
+    what: "a watch",
+    doc: "What is done when files change while `up --watch` runs.",
+    keys: &[
+        key("path", TEXT, "A file or directory of the project, relative to this file.").required(),
+        key("action", Kind::Choice(&["restart", "reload", "sync"]), "What is done, `restart` unless said."),
+        key("to", Kind::Text(Some(ABSOLUTE)), "For `sync`: where in the service it is copied to.").also(&["target"]),
+        key("run", COMMAND, "For `sync`: a command that is run inside after it.").also(&["exec"]),
+        key("ignore", Kind::List(&TEXT_REF), "What doesn't count: names, `*.pyc`, or paths below `path`.")
+            .also(&["exclude"]),
+    ],
+};
+
+const STATUS_KEY: Key = key(
+    "status",
+    Kind::Any(&STATUS_KINDS),
+    "For http: good statuses, `200` or `[200, \"300-399\"]`; 200 to 399 unless said.",
+);
+const HEADERS: Key = key("headers", Kind::Map(None, &TEXT_REF), "For http: headers that are sent along.");
+
+pub(crate) static HEALTH: Table = Table {
+    what: "`health`",
+    doc: "How to see that a service which was ready is still well: exactly one of exec, tcp, http and notify.",
+    keys: &[
+        key("exec", COMMAND, "A command that succeeds inside the service.").also(&["test", "command", "run"]),
+        key("tcp", Kind::Any(&TCP_KINDS), "A port that accepts, `5432` or `host:5432`.").also(&["port"]),
+        key(
+            "http",
+            Kind::Text(Some(HTTP)),
+            "An address, or a path on the service's first port, that answers with success.",
+        )
+        .also(&["url", "path"]),
+        key("notify", Kind::Flag, "`true`: it says WATCHDOG=1 on $NOTIFY_SOCKET at least once in `interval`.")
+            .also(&["watchdog"]),
+        STATUS_KEY,
+        HEADERS,
+        key("interval", Kind::Text(Some(DURATION)), "How long between two looks, `10s` unless said."),
+        key("timeout", Kind::Text(Some(DURATION)), "How long a look may take, `5s` unless said."),
+        key("retries", Kind::Integer(1, 1000), "So many failed looks in a row are an illness, 3 unless said."),
+        key("on-unhealthy", Kind::Choice(&["restart", "stop", "ignore"]), "What is done then, `restart` unless said.")
+            .also(&["on_unhealthy"]),
+    ],
+};
+
+pub(crate) static TASK: Table = Table {
+    what: "a task",
+    doc: "Something that runs once: by hand, or before the services that need it with the condition `completed`.",
+    keys: &[
+        PACKAGES,
+        ENV,
+        USER,
+        WORKDIR,
+        COPY_KEY,
+        RECOMMENDS,
+        BASE_KEY,
+        key(
+            "of",
+            Kind::Text(Some(NAME)),
+            "The service whose environment, user, variables and volumes it has, instead of packages of its own.",
+        )
+        .also(&["service", "from"]),
+        key("run", COMMAND, "The command, as a list of words; no shell is involved.").required().also(&[
+            "command",
+            "cmd",
+            "entrypoint",
+            "exec",
+            "start",
+        ]),
+        NEEDS,
+        key("volumes", Kind::List(&VOLUME_REF), "`name:/target`, `./path:/target:ro`, `tmpfs:/target:size=64M`.")
+            .also(&["mounts"]),
+        key("limits", Kind::Table(&LIMITS), "What it may use.").also(&["resources", "deploy"]),
+        key("every", Kind::Text(Some(DURATION)), "It is run so often while the project is up: `15m`.")
+            .also(&["schedule", "interval"]),
+    ],
+};
+
 static TCP_KINDS: [Kind; 2] = [Kind::Text(Some(TCP)), Kind::Integer(1, 65535)];
 
 pub(crate) static READY: Table = Table {
@@ -322,6 +481,8 @@ pub(crate) static READY: Table = Table {
         )
         .also(&["url", "path"]),
         key("notify", Kind::Flag, "`true`: the service says so itself, with READY=1 on $NOTIFY_SOCKET."),
+        STATUS_KEY,
+        HEADERS,
         key("log", TEXT, "A regular expression that a line of its output matches."),
         key("timeout", Kind::Text(Some(DURATION)), "How long until the start has failed, `60s` unless said."),
         key("interval", Kind::Text(Some(DURATION)), "How long between two tries, `200ms` unless said."),

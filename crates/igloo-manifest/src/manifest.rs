@@ -9,6 +9,8 @@ use std::time::Duration;
 use igloo_base::System;
 use igloo_formats::deb::Version;
 
+use crate::glob::Glob;
+
 /// A project as its `igloo.toml` declares it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
@@ -22,7 +24,7 @@ pub struct Manifest {
     pub sets: BTreeMap<String, Set>,
     /// `[shells.*]`.
     pub shells: BTreeMap<String, Shell>,
-    /// `[services.*]`.
+    /// `[services.*]` and `[tasks.*]`, which share their names.
     pub services: BTreeMap<String, Service>,
     /// `[images.*]`.
     pub images: BTreeMap<String, Image>,
@@ -266,16 +268,30 @@ pub struct Service {
     pub run: Vec<String>,
     /// Run once before the first start, while the volumes are empty.
     pub setup: Option<Vec<String>>,
-    /// The services that must be ready before this one starts.
-    pub needs: Vec<String>,
+    /// What must be reached before this one starts.
+    pub needs: Vec<Need>,
     /// What is mounted into it.
     pub volumes: Vec<Volume>,
     /// What is published.
     pub ports: Vec<Port>,
     /// How to see that it is ready; a started one is, if nothing is said.
     pub ready: Option<Ready>,
+    /// How to see that it is still well.
+    pub health: Option<Health>,
     /// When it is started again.
     pub restart: Restart,
+    /// How it is started again.
+    pub backoff: Backoff,
+    /// What makes it read its configuration anew.
+    pub reload: Option<Reload>,
+    /// It is only brought up with one of these, or when it is named or needed.
+    pub profiles: Vec<String>,
+    /// How many of it there are.
+    pub replicas: u32,
+    /// What is done when files of the project change.
+    pub watch: Vec<Watch>,
+    /// It does its work and ends: one of `[tasks.*]`.
+    pub task: Option<Task>,
     /// What it may use.
     pub limits: Limits,
     /// The signal that asks it to stop.
@@ -305,6 +321,139 @@ pub enum Secret {
     Env(String),
     /// What a command on this machine prints, less one newline at the end.
     Command(Vec<String>),
+}
+
+/// A need of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// The service or task that is needed.
+    pub service: String,
+    /// What it must have reached.
+    pub condition: Condition,
+}
+
+/// What a need may wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Condition {
+    /// Its process runs.
+    Started,
+    /// It is ready.
+    #[default]
+    Ready,
+    /// It ended with exit code 0.
+    Completed,
+}
+
+impl Condition {
+    /// The words of the manifest.
+    pub const NAMES: [(&'static str, Condition); 3] =
+        [("started", Condition::Started), ("ready", Condition::Ready), ("completed", Condition::Completed)];
+
+    /// The word of the manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            Condition::Started => "started",
+            Condition::Ready => "ready",
+            Condition::Completed => "completed",
+        }
+    }
+}
+
+/// `health`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// What to try; [`Probe::Notify`] is the watchdog of `sd_notify`.
+    pub probe: Probe,
+    /// How long between two tries.
+    pub interval: Duration,
+    /// How long one may take.
+    pub timeout: Duration,
+    /// So many failures in a row are an illness.
+    pub retries: u32,
+    /// What is done then.
+    pub on_unhealthy: OnUnhealthy,
+}
+
+/// What is done about a service that is not well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnUnhealthy {
+    /// It is started anew.
+    #[default]
+    Restart,
+    /// It is stopped.
+    Stop,
+    /// It is told.
+    Ignore,
+}
+
+impl OnUnhealthy {
+    /// The words of the manifest.
+    pub const NAMES: [(&'static str, OnUnhealthy); 3] =
+        [("restart", OnUnhealthy::Restart), ("stop", OnUnhealthy::Stop), ("ignore", OnUnhealthy::Ignore)];
+}
+
+/// How a service is started again: after `first`, then twice that, up to `most`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backoff {
+    /// Given up after so many ends in a row; `None` is never.
+    pub tries: Option<u32>,
+    /// The first pause.
+    pub first: Duration,
+    /// The longest pause.
+    pub most: Duration,
+    /// One that was ready so long is forgiven all ends before.
+    pub healthy: Duration,
+}
+
+/// What makes a service read its configuration anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reload {
+    /// A signal.
+    Signal(i32),
+    /// A command, run inside.
+    Exec(Vec<String>),
+}
+
+/// What is done when files change while `up --watch` runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Watch {
+    /// A file or directory, relative to the manifest's.
+    pub path: PathBuf,
+    /// What is done.
+    pub action: WatchAction,
+    /// Where in the service it is copied to.
+    pub to: Option<String>,
+    /// A command that is run inside after copying.
+    pub run: Option<Vec<String>>,
+    /// Names and paths below that don't count.
+    pub ignore: Vec<Glob>,
+}
+
+/// What is done when a watched file changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WatchAction {
+    /// The service is brought up to date and started anew.
+    #[default]
+    Restart,
+    /// It reads its configuration anew.
+    Reload,
+    /// The files are copied into it.
+    Sync,
+}
+
+impl WatchAction {
+    /// The words of the manifest.
+    pub const NAMES: [(&'static str, WatchAction); 3] =
+        [("restart", WatchAction::Restart), ("reload", WatchAction::Reload), ("sync", WatchAction::Sync)];
+}
+
+/// What a task has that a service has not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// The service whose environment it has; its own if none is said.
+    pub of: Option<String>,
+    /// It is run so often while the project is up.
+    pub every: Option<Duration>,
 }
 
 /// Something mounted into a service.
@@ -382,10 +531,14 @@ pub enum Probe {
         /// The port.
         port: u16,
     },
-    /// An address that answers with a status below 400, as seen from inside the service.
+    /// An address that answers well, as seen from inside the service.
     Http {
         /// The whole address.
         url: String,
+        /// Sent along.
+        headers: Vec<(String, String)>,
+        /// Ranges of statuses that are good, 200 to 399 if there is none.
+        status: Vec<(u16, u16)>,
     },
     /// `READY=1` on the service's notify socket.
     Notify,
@@ -405,6 +558,17 @@ pub enum Restart {
     Always,
     /// However it ended, unless a person stopped it.
     UnlessStopped,
+}
+
+impl Manifest {
+    /// The key of a service's or task's environment in the lock: `services.web`, `tasks.migrate`.
+    pub fn environment_key(&self, name: &str) -> String {
+        match self.services.get(name).and_then(|s| s.task.as_ref()) {
+            Some(Task { of: Some(of), .. }) => format!("services.{of}"),
+            Some(_) => format!("tasks.{name}"),
+            None => format!("services.{name}"),
+        }
+    }
 }
 
 impl Restart {

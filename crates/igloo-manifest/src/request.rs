@@ -73,7 +73,7 @@ impl Manifest {
     /// One request for each environment and source. An image that is made `of` something and adds no package has none.
     pub fn environments(&self) -> Vec<EnvironmentRequest> {
         let keys = (self.shells.keys().map(|name| format!("shells.{name}")))
-            .chain(self.services.keys().map(|name| format!("services.{name}")))
+            .chain(self.services.keys().filter(|name| self.has_own_environment(name)).map(|n| self.environment_key(n)))
             .chain(self.images.keys().filter(|name| self.image_is_resolved(name)).map(|name| format!("images.{name}")));
         keys.filter_map(|key| self.content_of(&key).map(|content| self.requests(&key, &content))).flatten().collect()
     }
@@ -81,9 +81,15 @@ impl Manifest {
     /// Everything with a [`Content`] and its key: `shells.default`, `services.db`, `images.web`.
     pub fn contents(&self) -> impl Iterator<Item = (String, &Content)> {
         let shells = self.shells.iter().map(|(name, s)| (format!("shells.{name}"), &s.content));
-        let services = self.services.iter().map(|(name, s)| (format!("services.{name}"), &s.content));
+        let own = self.services.iter().filter(|(name, _)| self.has_own_environment(name));
+        let services = own.map(|(name, s)| (self.environment_key(name), &s.content));
         let images = self.images.iter().map(|(name, i)| (format!("images.{name}"), &i.content));
         shells.chain(services).chain(images)
+    }
+
+    /// False for a task that has a service's.
+    fn has_own_environment(&self, service: &str) -> bool {
+        self.services.get(service).and_then(|s| s.task.as_ref()).is_none_or(|task| task.of.is_none())
     }
 
     /// Tools that the built-in sets in use cannot give, each with the reason.

@@ -466,7 +466,10 @@ fn the_guestbook_means_what_it_says() {
     assert_eq!((ready.timeout, ready.interval), (Duration::from_secs(60), Duration::from_millis(200)));
     assert_eq!(db.ports[0].host, Some(5432));
     assert!(db.ports[0].address.is_loopback());
-    assert_eq!(manifest.services["web"].needs, ["db"]);
+    assert_eq!(
+        manifest.services["web"].needs,
+        [igloo_manifest::Need { service: "db".into(), condition: igloo_manifest::Condition::Ready }]
+    );
     assert_eq!(manifest.image_environment("web").as_deref(), Some("services.web"));
 
     let keys: Vec<String> = manifest.environments().into_iter().map(|e| format!("{} {}", e.key, e.source)).collect();

@@ -66,7 +66,7 @@ fn service(s: &Service) -> Value {
     json!({
         "run": s.run,
         "setup": s.setup,
-        "needs": s.needs,
+        "needs": s.needs.iter().map(|n| json!({ "service": n.service, "condition": n.condition.name() })).collect::<Vec<_>>(),
         "user": s.content.user,
         "workdir": s.content.workdir,
         "env": s.content.env,
@@ -79,7 +79,15 @@ fn service(s: &Service) -> Value {
         "ready": s.ready.as_ref().map(|r| json!({
             "probe": probe(&r.probe), "timeout": r.timeout.as_secs_f64(),
         })),
+        "health": s.health.as_ref().map(|h| json!({
+            "probe": probe(&h.probe), "interval": h.interval.as_secs_f64(), "timeout": h.timeout.as_secs_f64(),
+            "retries": h.retries,
+        })),
         "restart": s.restart.name(),
+        "tries": s.backoff.tries,
+        "profiles": s.profiles,
+        "replicas": s.replicas,
+        "task": s.task.is_some(),
         "limits": { "memory": s.limits.memory, "cpus": s.limits.cpus, "pids": s.limits.pids },
         "stop-signal": s.stop_signal,
         "stop-grace": s.stop_grace.as_secs_f64(),
@@ -118,7 +126,7 @@ pub fn probe(probe: &Probe) -> String {
         Probe::Exec(words) => format!("exec {}", words.join(" ")),
         Probe::Tcp { host: Some(host), port } => format!("tcp {host}:{port}"),
         Probe::Tcp { host: None, port } => format!("tcp {port}"),
-        Probe::Http { url } => format!("http {url}"),
+        Probe::Http { url, .. } => format!("http {url}"),
         Probe::Notify => "notify".to_owned(),
         Probe::Log(pattern) => format!("log {pattern}"),
     }
@@ -137,10 +145,17 @@ pub fn text(project: &Project) -> String {
         if !e.excludes.is_empty() {
             let _ = writeln!(text, "  without   {}", e.excludes.join(" "));
         }
-        let Some(service) = e.key.strip_prefix("services.").and_then(|name| m.services.get(name)) else { continue };
+        let Some(service) = e
+            .key
+            .strip_prefix("services.")
+            .or_else(|| e.key.strip_prefix("tasks."))
+            .and_then(|name| m.services.get(name))
+        else {
+            continue;
+        };
         let _ = writeln!(text, "  run       {}", service.run.join(" "));
         for (what, list) in [
-            ("needs", service.needs.clone()),
+            ("needs", service.needs.iter().map(|n| n.service.clone()).collect::<Vec<_>>()),
             ("ports", service.ports.iter().map(port).collect()),
             ("volumes", service.volumes.iter().map(|v| v.target().to_owned()).collect()),
             ("ready", service.ready.iter().map(|r| probe(&r.probe)).collect()),

@@ -366,7 +366,7 @@ pub fn show(ctx: &Context<'_>, project: &mut Project, name: &str) -> Result<Show
     let Some(lock) = project.lock()? else { return Err(OpsError::LockStale) };
     let key = match name.contains('.') {
         true => name.to_owned(),
-        false => ["shells", "services", "images"]
+        false => ["shells", "services", "tasks", "images"]
             .iter()
             .map(|table| format!("{table}.{name}"))
             .find(|key| lock.environments.iter().any(|e| e.key == *key))

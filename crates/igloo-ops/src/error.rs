@@ -537,6 +537,20 @@ pub enum OpsError {
         /// The service.
         service: String,
     },
+    /// No signal's name or number.
+    #[error("`{text}` is no signal")]
+    NoSignal {
+        /// What was written.
+        text: String,
+    },
+    /// A port that is not reachable from outside.
+    #[error("service `{service}` does not publish port {port}, or is down")]
+    NotPublished {
+        /// The service.
+        service: String,
+        /// The port inside.
+        port: String,
+    },
     /// Services that aren't as they should be.
     #[error("{}", failures_text(failures))]
     Services {
@@ -615,6 +629,8 @@ impl OpsError {
             OpsError::NoImageCommand { image } => format!("give one: `igloo image run {image} -- COMMAND`"),
             OpsError::NoImageUser { .. } => "`--user` takes a name that the image has, or a number up to 65535".into(),
             OpsError::PlanStale { .. } => "run `igloo image plan --fleet` and commit the plan".into(),
+            OpsError::NoSignal { .. } => "`HUP`, `SIGTERM`, `9` ...".into(),
+            OpsError::NotPublished { service, .. } => format!("`igloo port {service}` lists what is published"),
             OpsError::NotRunning { .. } => "`igloo up` starts it".into(),
             OpsError::ServiceNotRunning { service } => {
                 format!("`igloo ps` tells why; `igloo start {service}` starts it")

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use igloo_base::file::{read_optional, write_atomic};
 use igloo_container::{Container, ContainerEvent, ContainerSpec, MountKind, Sandbox, SocketKind};
-use igloo_supervisor::{ExecResult, Running, Unit, UnitError, UnitEvent, UnitIo};
+use igloo_supervisor::{ExecResult, Notice, Running, Unit, UnitError, UnitEvent, UnitIo};
 use serde::{Deserialize, Serialize};
 
 /// What travels in `ServiceSpec::unit` and `Setup::unit`.
@@ -67,7 +67,12 @@ impl Unit for ContainerUnit {
         }
         let container = self
             .sandbox
-            .spawn(&self.payload.container, io.stdout, io.stderr, Box::new(move |event| on_event(translate(event))))
+            .spawn(
+                &self.payload.container,
+                io.stdout,
+                io.stderr,
+                Box::new(move |event| translate(event).into_iter().for_each(&on_event)),
+            )
             .map_err(|e| UnitError::because("cannot start the container", e))?;
         Ok(Arc::new(RunningContainer { container }))
     }
@@ -131,12 +136,25 @@ fn free_name(volume: &Path) -> PathBuf {
     candidate(n)
 }
 
-fn translate(event: ContainerEvent) -> UnitEvent {
-    match event {
+/// What the supervisor is told; one message of a program's may say several things.
+fn translate(event: ContainerEvent) -> Vec<UnitEvent> {
+    vec![match event {
         ContainerEvent::Started { pid } => UnitEvent::Started { pid },
         ContainerEvent::Failed { message, .. } => UnitEvent::Failed { message },
         ContainerEvent::Exited { code, signal, oom } => UnitEvent::Exited { code, signal, oom },
-    }
+        ContainerEvent::Notified(said) => {
+            let mut events: Vec<_> = said.status.map(|s| UnitEvent::Notice(Notice::Status(s))).into_iter().collect();
+            for (told, event) in [
+                (said.watchdog, UnitEvent::Notice(Notice::Watchdog)),
+                (said.reloading, UnitEvent::Notice(Notice::Reloading)),
+                (said.ready, UnitEvent::Ready),
+                (said.stopping, UnitEvent::Notice(Notice::Stopping)),
+            ] {
+                events.extend(told.then_some(event));
+            }
+            return events;
+        }
+    }]
 }
 
 struct RunningContainer {
@@ -150,6 +168,10 @@ impl Running for RunningContainer {
 
     fn kill(&self) -> io::Result<()> {
         self.container.kill()
+    }
+
+    fn pause(&self, on: bool) -> io::Result<()> {
+        self.container.pause(on)
     }
 
     fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {

@@ -160,7 +160,7 @@ fn main() {
     let mut service = ServiceSpec::new("server", Sha256::of(b""), serde_json::Value::Null);
     service.ports = vec![PublishedPort::tcp(0, inside.port())];
     service.ready = Some(Readiness::new(Probe::Tcp { address: inside }));
-    let project = Project { name: "throughput".to_owned(), services: vec![service] };
+    let project = Project { name: "throughput".to_owned(), services: vec![service], known: Vec::new() };
     let mut client = Client::connect(&socket).unwrap();
     let options = ApplyOptions { wait: true, ..ApplyOptions::default() };
     client.apply(&project, options, &mut |_| {}).unwrap();

@@ -211,8 +211,25 @@ impl Client {
     }
 
     /// [`Request::Signal`].
-    pub fn signal(&mut self, service: &str, signal: i32) -> Result<(), ClientError> {
-        match self.ask(&Request::Signal { service: service.to_owned(), signal }, &mut |_| {})? {
+    pub fn signal(&mut self, services: &[String], signal: i32) -> Result<(), ClientError> {
+        match self.ask(&Request::Signal { services: services.to_vec(), signal }, &mut |_| {})? {
+            Reply::Done | Reply::Settled(_) => Ok(()),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// [`Request::Pause`].
+    pub fn pause(&mut self, services: &[String], on: bool) -> Result<(), ClientError> {
+        self.done(&Request::Pause { services: services.to_vec(), on })
+    }
+
+    /// [`Request::Reload`].
+    pub fn reload(&mut self, services: &[String]) -> Result<(), ClientError> {
+        self.done(&Request::Reload { services: services.to_vec() })
+    }
+
+    fn done(&mut self, request: &Request) -> Result<(), ClientError> {
+        match self.ask(request, &mut |_| {})? {
             Reply::Done => Ok(()),
             _ => Err(ClientError::Unexpected),
         }

@@ -11,6 +11,7 @@
 pub mod client;
 pub mod daemon;
 mod error;
+pub mod journal;
 pub mod logs;
 mod machine;
 mod ports;
@@ -24,10 +25,10 @@ pub use client::Client;
 pub use error::{ClientError, SupervisorError};
 pub use serve::{MakeUnit, serve};
 pub use spec::{
-    Backoff, BadProject, Condition, LogLimits, Need, Policy, Probe, Project, Protocol, PublishedPort, Readiness,
-    Restart, ServiceSpec, Setup,
+    Backoff, BadProject, Condition, Health, LogLimits, Need, OnUnhealthy, Policy, Probe, Project, Protocol,
+    PublishedPort, Readiness, Reload, Restart, ServiceSpec, Setup,
 };
-pub use unit::{ExecResult, Exit, Running, Unit, UnitError, UnitEvent, UnitIo};
+pub use unit::{ExecResult, Exit, Notice, Running, Unit, UnitError, UnitEvent, UnitIo};
 pub use wire::{
     Change, Plan, PlannedChange, PortStatus, ProjectStatus, Reply, Request, ServiceEvent, ServiceStatus, Settled, State,
 };

@@ -15,6 +15,9 @@ pub struct Project {
     pub name: String,
     /// The services, in any order.
     pub services: Vec<ServiceSpec>,
+    /// Names that belong to the project and are not wanted now: if they run, that is left alone.
+    #[serde(default)]
+    pub known: Vec<String>,
 }
 
 /// One service.
@@ -32,6 +35,18 @@ pub struct ServiceSpec {
     /// How to tell that it is ready; without it a service is ready as soon as it is started.
     #[serde(default)]
     pub ready: Option<Readiness>,
+    /// How to tell that it is still well.
+    #[serde(default)]
+    pub health: Option<Health>,
+    /// It does its work and ends: it is never ready, and done when it ended with exit code 0.
+    #[serde(default)]
+    pub once: bool,
+    /// It is started anew so many milliseconds after its end.
+    #[serde(default)]
+    pub every_ms: Option<u64>,
+    /// What makes it read its configuration anew.
+    #[serde(default)]
+    pub reload: Option<Reload>,
     /// What to do when it ends by itself.
     #[serde(default)]
     pub restart: Restart,
@@ -61,6 +76,10 @@ impl ServiceSpec {
             unit,
             needs: Vec::new(),
             ready: None,
+            health: None,
+            once: false,
+            every_ms: None,
+            reload: None,
             restart: Restart::default(),
             stop_signal: default_signal(),
             stop_grace: default_grace(),
@@ -154,6 +173,12 @@ pub enum Probe {
         path: String,
         /// Value of the `Host` header.
         host: String,
+        /// Further headers, as they are sent.
+        #[serde(default)]
+        headers: Vec<(String, String)>,
+        /// Ranges of good statuses, from and to; 200 to 399 if there is none.
+        #[serde(default)]
+        status: Vec<(u16, u16)>,
     },
     /// A command run inside ends with code 0.
     Exec {
@@ -167,6 +192,46 @@ pub enum Probe {
         /// Regular expression, matched against each line of stdout and stderr.
         pattern: String,
     },
+}
+
+/// How to tell that a service which was ready is still well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// What is looked at; [`Probe::Notify`] waits for `WATCHDOG=1` at least once in `interval`.
+    pub probe: Probe,
+    /// The pause between two looks.
+    #[serde(with = "millis")]
+    pub interval: Duration,
+    /// A look that takes longer counts as failed.
+    #[serde(with = "millis")]
+    pub timeout: Duration,
+    /// So many failed looks in a row are an illness.
+    pub retries: u32,
+    /// What is done then.
+    pub on_unhealthy: OnUnhealthy,
+}
+
+/// What is done about a service that is not well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnUnhealthy {
+    /// It is stopped and started again.
+    #[default]
+    Restart,
+    /// It is stopped and has failed.
+    Stop,
+    /// It is told, and no more.
+    Ignore,
+}
+
+/// What makes a service read its configuration anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reload {
+    /// A signal.
+    Signal(i32),
+    /// A command that is run inside.
+    Exec(Vec<String>),
 }
 
 /// What to do with a service that ended by itself.
@@ -335,6 +400,12 @@ pub enum BadProject {
         /// What is wrong.
         why: String,
     },
+    /// A look at its health that can't be taken.
+    #[error("service `{service}`: its health is looked at in an interval, and not by a line of its log")]
+    Health {
+        /// Whose.
+        service: String,
+    },
     /// Two services that publish one port.
     #[error("services `{first}` and `{second}` both publish {protocol} port {port} on {address}")]
     PortTwice {
@@ -403,6 +474,14 @@ fn check_service(service: &ServiceSpec) -> Result<(), BadProject> {
     }
     if !(1..=64).contains(&service.stop_signal) {
         return Err(BadProject::Signal { service: name.to_owned(), signal: service.stop_signal });
+    }
+    if let Some(Reload::Signal(signal)) = &service.reload
+        && !(1..=64).contains(signal)
+    {
+        return Err(BadProject::Signal { service: name.to_owned(), signal: *signal });
+    }
+    if service.health.as_ref().is_some_and(|h| h.interval.is_zero() || matches!(h.probe, Probe::Log { .. })) {
+        return Err(BadProject::Health { service: name.to_owned() });
     }
     if let Some(Readiness { probe: Probe::Log { pattern }, .. }) = &service.ready {
         regex::Regex::new(pattern).map_err(|e| BadProject::Pattern {

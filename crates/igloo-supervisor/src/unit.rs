@@ -24,6 +24,12 @@ pub trait Running: Send + Sync {
     /// Ends the unit with everything that belongs to it; must not be refusable.
     fn kill(&self) -> io::Result<()>;
 
+    /// Freezes everything in it, or lets it go on.
+    fn pause(&self, on: bool) -> io::Result<()> {
+        let _ = on;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// A connection to `address` as seen from inside the unit. May block; is called on a thread of its own.
     fn connect(&self, address: SocketAddr) -> io::Result<TcpStream>;
 
@@ -59,6 +65,8 @@ pub enum UnitEvent {
     },
     /// It told that it is ready (`READY=1` of `sd_notify`); counts for [`crate::Probe::Notify`].
     Ready,
+    /// It told something else about itself (`sd_notify`).
+    Notice(Notice),
     /// It could not be started.
     Failed {
         /// Why, one line for a person.
@@ -73,6 +81,19 @@ pub enum UnitEvent {
         /// True if it was killed for want of memory.
         oom: bool,
     },
+}
+
+/// What a unit may tell about itself while it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// `STATUS=`: one line for a person.
+    Status(String),
+    /// `WATCHDOG=1`: it is well.
+    Watchdog,
+    /// `RELOADING=1`: it reads its configuration anew; [`UnitEvent::Ready`] follows.
+    Reloading,
+    /// `STOPPING=1`: it is about to end.
+    Stopping,
 }
 
 /// How a command run by [`Running::exec`] ended.

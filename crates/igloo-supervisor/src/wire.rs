@@ -14,7 +14,7 @@ use crate::spec::{Condition, Project, Protocol};
 use crate::unit::Exit;
 
 /// Version of everything in this module and in [`crate::Project`].
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// A request but for [`Request::Apply`] and [`Request::Plan`] is shorter than this.
 pub(crate) const MAX_LINE: usize = 1 << 20;
@@ -98,10 +98,12 @@ pub enum Request {
         /// Answer after this long at the latest.
         timeout_ms: Option<u64>,
     },
-    /// Send a signal to a service's main process. Answered by [`Reply::Done`].
+    /// Send a signal to the main processes of services (all that run if none is named). What is killed so, or by its
+    /// stop signal, is not started again by itself. Answered by [`Reply::Done`], or by [`Reply::Settled`] when what was
+    /// killed is gone.
     Signal {
-        /// Name.
-        service: String,
+        /// Names.
+        services: Vec<String>,
         /// Number.
         signal: i32,
     },
@@ -109,6 +111,18 @@ pub enum Request {
     Unit {
         /// Name.
         service: String,
+    },
+    /// Freeze services (all that run if none is named), or let them go on. Answered by [`Reply::Done`].
+    Pause {
+        /// Names.
+        services: Vec<String>,
+        /// Freeze.
+        on: bool,
+    },
+    /// Have services read their configuration anew. Answered by [`Reply::Done`].
+    Reload {
+        /// Names.
+        services: Vec<String>,
     },
     /// Tell the published ports. Answered by [`Reply::Ports`].
     Ports,
@@ -210,6 +224,15 @@ pub struct ServiceStatus {
     /// The last lines it wrote, only when there is a problem.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tail: Vec<String>,
+    /// Why it is not well although it runs; `None` if it is, or if nobody looks.
+    #[serde(default)]
+    pub unhealthy: Option<String>,
+    /// Frozen on request.
+    #[serde(default)]
+    pub paused: bool,
+    /// What it says of itself (`STATUS=` of `sd_notify`).
+    #[serde(default)]
+    pub says: Option<String>,
     /// Its published ports.
     pub ports: Vec<PortStatus>,
     /// How many lines of its log were lost (full disk).
@@ -323,9 +346,15 @@ pub struct ServiceEvent {
     /// The state it has now.
     #[serde(flatten)]
     pub state: State,
+    /// Nothing but what `message` says happened, the state is the same as before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub note: bool,
     /// What else is to be said, one line for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Its main process, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
     /// How it ended, if it just did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<Exit>,

@@ -187,7 +187,7 @@ impl Drop for Igloo {
 }
 
 pub(crate) fn project(services: Vec<ServiceSpec>) -> Project {
-    Project { name: "test".to_owned(), services }
+    Project { name: "test".to_owned(), services, known: Vec::new() }
 }
 
 /// A service that runs a shell script; its digest is the script's.

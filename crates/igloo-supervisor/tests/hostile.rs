@@ -23,8 +23,8 @@ fn line(stream: &mut BufReader<UnixStream>) -> String {
 
 fn greeted(igloo: &Igloo) -> BufReader<UnixStream> {
     let mut stream = raw(igloo);
-    stream.get_mut().write_all(b"{\"igloo_client\":1}\n").expect("write");
-    assert!(line(&mut stream).starts_with("{\"igloo_supervisor\":1"));
+    stream.get_mut().write_all(b"{\"igloo_client\":2}\n").expect("write");
+    assert!(line(&mut stream).starts_with("{\"igloo_supervisor\":2"));
     stream
 }
 
@@ -128,7 +128,7 @@ fn another_version_is_told_so_on_both_sides() {
     let igloo = Igloo::new();
     let mut old = raw(&igloo);
     old.get_mut().write_all(b"{\"igloo_client\":77}\n").expect("write");
-    assert!(line(&mut old).contains("this supervisor speaks 1, not 77"));
+    assert!(line(&mut old).contains("this supervisor speaks 2, not 77"));
 
     // A supervisor of the future.
     let dir = tempfile::tempdir().expect("tempdir");
@@ -136,10 +136,10 @@ fn another_version_is_told_so_on_both_sides() {
     let listener = std::os::unix::net::UnixListener::bind(&socket).expect("bind");
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("accept");
-        stream.write_all(b"{\"igloo_supervisor\":2,\"pid\":42,\"refused\":\"too old\",\"more\":[]}\n").expect("write");
+        stream.write_all(b"{\"igloo_supervisor\":3,\"pid\":42,\"refused\":\"too old\",\"more\":[]}\n").expect("write");
     });
     let error = Client::connect(&socket).expect_err("another version").to_string();
-    assert!(error.contains("(protocol 2, this one speaks 1)") && error.contains("kill 42"), "{error}");
+    assert!(error.contains("(protocol 3, this one speaks 2)") && error.contains("kill 42"), "{error}");
     server.join().expect("server");
 }
 
@@ -159,7 +159,7 @@ fn another_user_is_turned_away() {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("chmod");
     }
     let script = "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\n\
-                  try: s.sendall(b'{\"igloo_client\":1}\\n\"status\"\\n')\n\
+                  try: s.sendall(b'{\"igloo_client\":2}\\n\"status\"\\n')\n\
                   except OSError: pass\n\
                   print(s.recv(4096).decode())";
     let output = std::process::Command::new("setpriv")

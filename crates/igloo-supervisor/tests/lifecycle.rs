@@ -148,10 +148,17 @@ fn stop_start_restart_signal() {
     client.restart(&web, true, &mut |_| {}).expect("restart");
     assert_ne!(igloo.status("web").pid, Some(first));
     assert_eq!(igloo.status("db").pid, db);
-    client.signal("web", 15).expect("signal");
+    client.signal(&web, 1).expect("signal");
     eventually("killed from outside, so started again", || igloo.status("web").restarts == 1);
-    assert_eq!(igloo.status("web").last_exit.and_then(|e| e.signal), Some(15));
-    let error = client.signal("nobody", 15).expect_err("no such service").to_string();
+    assert_eq!(igloo.status("web").last_exit.and_then(|e| e.signal), Some(1));
+    // What is ended on request is not started again, whatever its policy.
+    eventually("it runs", || igloo.status("web").pid.is_some());
+    client.signal(&web, 9).expect("kill");
+    assert_eq!(igloo.status("web").state, State::Stopped);
+    client.start(&web, true, &mut |_| {}).expect("start");
+    client.signal(&web, 15).expect("its stop signal");
+    eventually("stopped", || igloo.status("web").state == State::Stopped);
+    let error = client.signal(&["nobody".to_owned()], 15).expect_err("no such service").to_string();
     assert_eq!(error, "the supervisor refused: there is no service `nobody` here");
 }
 

@@ -24,7 +24,13 @@ fn tcp_and_http_wait_for_a_real_server() {
     let mut tcp = http_server("tcp", one);
     tcp.ready = Some(Readiness::new(Probe::Tcp { address: local(one) }));
     let mut http = http_server("http", two);
-    let probe = Probe::Http { address: local(two), path: "/status".to_owned(), host: "localhost".to_owned() };
+    let probe = Probe::Http {
+        address: local(two),
+        path: "/status".to_owned(),
+        host: "localhost".to_owned(),
+        headers: vec![],
+        status: vec![],
+    };
     http.ready = Some(Readiness::new(probe));
     let mut states = Vec::new();
     let options = igloo_supervisor::client::ApplyOptions { wait: true, ..Default::default() };
@@ -47,7 +53,13 @@ fn an_http_error_is_not_ready_and_the_reason_is_told() {
     let igloo = Igloo::new();
     let port = free_port();
     let mut http = http_server("http", port);
-    let probe = Probe::Http { address: local(port), path: "/absent".to_owned(), host: "localhost".to_owned() };
+    let probe = Probe::Http {
+        address: local(port),
+        path: "/absent".to_owned(),
+        host: "localhost".to_owned(),
+        headers: vec![],
+        status: vec![],
+    };
     http.ready = Some(Readiness { timeout: Duration::from_millis(1500), ..Readiness::new(probe) });
     let settled = igloo.up(vec![http]);
     let expected = format!(

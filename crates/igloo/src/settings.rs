@@ -6,6 +6,7 @@
 //! | `IGLOO_DATA_DIR`, `IGLOO_STATE_DIR`, `IGLOO_CACHE_DIR`, `IGLOO_RUNTIME_DIR` | where igloo keeps things (README, "Files") |
 //! | `XDG_DATA_HOME`, `XDG_STATE_HOME`, `XDG_CACHE_HOME`, `XDG_RUNTIME_DIR`, `HOME` | their defaults |
 //! | `IGLOO_OFFLINE` | `1`: as `--offline` |
+//! | `IGLOO_PROFILES` | profiles that `up` brings up, too, separated by commas |
 //! | `REGISTRY_AUTH_FILE`, `DOCKER_CONFIG`, `XDG_CONFIG_HOME` | where logins of registries are |
 //! | `IGLOO_PLAIN_HTTP` | registries that plain HTTP may be spoken to, separated by commas |
 //! | `IGLOO_HOST_STORE` | below it is the host's `nix/store`, if not below `/` |
@@ -80,6 +81,13 @@ impl Settings {
         let ctx = self.context(reporter);
         let nix = NixAccess { told: Some(attributes.to_owned()), ..ctx.nix.clone() };
         Context { dirs, manifest: ManifestPlace::File(manifest), nix, offline: true, ..ctx }
+    }
+
+    /// These profiles and those of the environment.
+    pub fn profiles(&self, named: &[String]) -> Vec<String> {
+        let more = var("IGLOO_PROFILES").unwrap_or_default();
+        let more = more.split(',').map(str::trim).filter(|p| !p.is_empty()).map(str::to_owned);
+        named.iter().cloned().chain(more).collect()
     }
 
     /// The context of ops, with this reporter.

@@ -43,6 +43,7 @@ struct Shared {
 struct Waiting {
     socket: Option<mpsc::Sender<io::Result<OwnedFd>>>,
     execs: HashMap<u64, mpsc::Sender<io::Result<i32>>>,
+    pause: Option<mpsc::Sender<bool>>,
     ended: bool,
 }
 
@@ -91,6 +92,25 @@ impl Container {
     /// Kills everything in the container.
     pub fn kill(&self) -> io::Result<()> {
         self.shared.ask(&ShimRequest::Kill)
+    }
+
+    /// Freezes everything in the container, or lets it go on.
+    pub fn pause(&self, on: bool) -> io::Result<()> {
+        let _asking = lock(&self.shared.asking);
+        let (sender, answer) = mpsc::channel();
+        {
+            let mut waiting = lock(&self.shared.waiting);
+            if waiting.ended {
+                return Err(gone());
+            }
+            waiting.pause = Some(sender);
+        }
+        self.shared.ask(&ShimRequest::Pause { on })?;
+        match answer.recv_timeout(PATIENCE) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(io::Error::other("it makes processes faster than they can be stopped")),
+            Err(_) => Err(gone()),
+        }
     }
 
     /// Host pid of the program while it runs.
@@ -162,6 +182,12 @@ impl Shared {
                 }
                 ShimReply::Failed { message, errno } => last = ContainerEvent::Failed { message, errno },
                 ShimReply::Exited { code, signal } => last = ContainerEvent::Exited { code, signal, oom: false },
+                ShimReply::Notified(said) => on_event(ContainerEvent::Notified(said)),
+                ShimReply::Paused { done } => {
+                    if let Some(sender) = lock(&self.waiting).pause.take() {
+                        let _ = sender.send(done);
+                    }
+                }
                 ShimReply::Socket => self.answer_socket(fds.into_iter().next().ok_or_else(gone)),
                 ShimReply::SocketFailed { errno } => self.answer_socket(Err(io::Error::from_raw_os_error(errno))),
                 ShimReply::ExecFailed { id, message } => self.answer_exec(id, Err(io::Error::other(message))),

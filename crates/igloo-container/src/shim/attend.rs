@@ -9,14 +9,15 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use rustix::thread::UnshareFlags;
 
-use super::{Init, PEER, payload};
+use super::notify::Notify;
+use super::{Init, PEER, freeze, payload};
 use crate::error::{Act, ContainerError};
 use crate::protocol::{self, ShimReply, ShimRequest};
 use crate::spec::SocketKind;
 use crate::sys::{self, Fork};
 
 /// Serves requests until the container's program has ended, and tells how it did.
-pub(super) fn attend(control: &OwnedFd, init: &Init) -> Result<(), ContainerError> {
+pub(super) fn attend(control: &OwnedFd, init: &Init, mut notify: Option<Notify>) -> Result<(), ContainerError> {
     let mut shim = Shim { control, init, execs: HashMap::new(), ended_by: None };
     let mut listening = true;
     loop {
@@ -24,11 +25,30 @@ pub(super) fn attend(control: &OwnedFd, init: &Init) -> Result<(), ContainerErro
         if listening {
             fds.push(PollFd::new(control, PollFlags::IN));
         }
-        match rustix::event::poll(&mut fds, None::<&Timespec>) {
+        let mut pause = None;
+        let mut hears = None;
+        match notify.as_mut().map(Notify::wait) {
+            Some(Ok(fd)) => {
+                hears = Some(fds.len());
+                fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            }
+            Some(Err(rest)) => {
+                pause = Some(Timespec { tv_sec: 0, tv_nsec: i64::from(rest.subsec_nanos().max(1)) });
+            }
+            None => {}
+        }
+        match rustix::event::poll(&mut fds, pause.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(e) => return Err(e).act("wait for requests"),
         }
-        let asked = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
+        let asked = listening && fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
+        let told = hears.is_some_and(|at| !fds[at].revents().is_empty());
+        if told && let Some(notify) = &mut notify {
+            let is_ours = |pid: Pid| freeze::belongs(init.pid, pid.as_raw_nonzero().get());
+            if let Some(said) = notify.take(is_ours) {
+                shim.reply(&ShimReply::Notified(said), None);
+            }
+        }
         if let Some(status) = shim.reap() {
             let (code, mut signal) = (status.exit_status(), status.terminating_signal());
             if signal == Some(libc::SIGKILL) {
@@ -80,6 +100,10 @@ impl Shim<'_> {
             ShimRequest::Start => {}
             ShimRequest::Signal { signal } => self.signal(signal),
             ShimRequest::Kill => self.signal(Signal::KILL.as_raw()),
+            ShimRequest::Pause { on } => {
+                let done = freeze::freeze(self.init.pid, on);
+                self.reply(&ShimReply::Paused { done }, None);
+            }
             ShimRequest::Socket { kind } => match socket(kind) {
                 Ok(socket) => self.reply(&ShimReply::Socket, Some(socket)),
                 Err(e) => self.reply(&ShimReply::SocketFailed { errno: e.raw_os_error() }, None),

@@ -39,7 +39,7 @@ fn needs(cx: &mut Context, manifest: &Manifest, places: &Places) {
         if need == service {
             let message = format!("`{service}` needs itself");
             cx.error(span.clone(), message, "the service itself", Some("remove it".to_owned()));
-        } else if !places.services.contains_key(need) {
+        } else if !places.services.contains_key(need) && !places.tasks.contains_key(need) {
             let help = did_you_mean(need, places.services.keys().map(String::as_str).filter(|s| s != service), "");
             cx.error(span.clone(), format!("there is no service `{need}`"), "not a service", help);
         }

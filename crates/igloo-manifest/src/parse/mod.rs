@@ -7,6 +7,7 @@ mod check;
 mod content;
 mod fields;
 mod image;
+mod lifecycle;
 mod service;
 
 use std::collections::BTreeMap;
@@ -66,6 +67,8 @@ pub(crate) struct Places {
     needs: Vec<(String, String, Range<usize>)>,
     /// Service, port, where it says so.
     ports: Vec<(String, Port, Range<usize>)>,
+    /// The keys of tasks, and where they say what they are of.
+    tasks: BTreeMap<String, (Range<usize>, Range<usize>)>,
     /// Image, what it is of, where it says so.
     of: Vec<(String, String, Range<usize>)>,
     /// The keys of images.
@@ -83,7 +86,10 @@ fn document(cx: &mut Context, root: &Node, path: &Path) -> Option<Manifest> {
         Some(Set { packages: content::packages(cx, &format!("sets.{}", entry.key), &entry.node) })
     });
     let shells = each(cx, fields.get("shells"), "shells", shell);
-    let services = each(cx, fields.get("services"), "services", |cx, entry| service::service(cx, entry, &mut places));
+    let mut services =
+        each(cx, fields.get("services"), "services", |cx, entry| service::service(cx, entry, &mut places));
+    let tasks = each(cx, fields.get("tasks"), "tasks", |cx, entry| service::task(cx, entry, &mut places));
+    lifecycle::join(cx, &mut services, tasks, &places);
     let images = each(cx, fields.get("images"), "images", |cx, entry| image::image(cx, entry, &mut places));
     let vm = fields.entry("vm").and_then(|e| vm(cx, e));
     let scripts = each(cx, fields.get("scripts"), "scripts", |cx, entry| {

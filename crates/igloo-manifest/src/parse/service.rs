@@ -5,17 +5,15 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::fields::{Context, Fields};
-use super::{Places, content, header};
+use super::{Places, content, header, lifecycle};
 use crate::keys;
-use crate::manifest::{Isolation, Limits, Port, Probe, Ready, Restart, Secret, Service, Volume};
+use crate::manifest::{Isolation, Limits, Port, Restart, Secret, Service, Task, Volume};
 use crate::node::{Entry, Node, Value};
 use crate::{template, words};
 
 /// `SIGTERM`
 const STOP_SIGNAL: i32 = 15;
 const STOP_GRACE: Duration = Duration::from_secs(10);
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
-const READY_INTERVAL: Duration = Duration::from_millis(200);
 
 pub(super) fn service(cx: &mut Context, entry: &Entry, places: &mut Places) -> Option<Service> {
     let name = entry.key.to_string();
@@ -26,19 +24,23 @@ pub(super) fn service(cx: &mut Context, entry: &Entry, places: &mut Places) -> O
     let content = content::content(cx, &mut fields);
     let run = fields.command(cx, "run");
     let setup = fields.command(cx, "setup");
-    let mut needs = Vec::new();
-    if let Some(node) = fields.get("needs") {
-        for (text, node) in cx.texts("needs", node) {
-            places.needs.push((name.clone(), text.to_owned(), node.inner_span(cx.text)));
-            if !needs.iter().any(|n| n == text) {
-                needs.push(text.to_owned());
-            }
-        }
-    }
+    let needs = fields.get("needs").map(|node| lifecycle::needs(cx, node, &name, places)).unwrap_or_default();
     let volumes = fields.get("volumes").map(|node| volumes(cx, node)).unwrap_or_default();
     let ports = fields.get("ports").map(|node| ports(cx, node, &name, places)).unwrap_or_default();
-    let ready = fields.entry("ready").and_then(|e| ready(cx, e, &ports));
-    let restart = fields.choice(cx, "restart", &Restart::NAMES).unwrap_or_default();
+    let ready = fields.entry("ready").and_then(|e| lifecycle::ready(cx, e, &ports));
+    let health = fields.entry("health").and_then(|e| lifecycle::health(cx, e, &ports));
+    let (restart, backoff) = lifecycle::restart(cx, fields.entry("restart"));
+    let reload = fields.get("reload").and_then(|node| lifecycle::reload(cx, node));
+    let profiles = fields.get("profiles").map(|node| lifecycle::profiles(cx, node)).unwrap_or_default();
+    let replicas = fields.integer(cx, "replicas").and_then(|n| u32::try_from(n).ok()).unwrap_or(1);
+    let watch = fields.get("watch").map(|node| lifecycle::watch(cx, node)).unwrap_or_default();
+    if replicas > 1
+        && let Some(port) = ports.iter().find(|p| p.host.is_some())
+    {
+        let help = format!("let each take a free one: `auto:{}`", port.container);
+        let span = fields.entry("replicas").map(|e| e.node.span.clone()).unwrap_or_default();
+        cx.error(span, "replicas can't all have one port", "", Some(help));
+    }
     let limits = fields.entry("limits").and_then(|e| limits(cx, e)).unwrap_or_default();
     let stop_signal = fields.parsed(cx, "stop-signal", words::signal).unwrap_or(STOP_SIGNAL);
     let stop_grace = fields.parsed(cx, "stop-grace", words::duration).unwrap_or(STOP_GRACE);
@@ -69,7 +71,14 @@ pub(super) fn service(cx: &mut Context, entry: &Entry, places: &mut Places) -> O
         volumes,
         ports,
         ready,
+        health,
         restart,
+        backoff,
+        reload,
+        profiles,
+        replicas,
+        watch,
+        task: None,
         limits,
         stop_signal,
         stop_grace,
@@ -156,94 +165,52 @@ fn ports(cx: &mut Context, node: &Node, service: &str, places: &mut Places) -> V
     ports
 }
 
-fn ready(cx: &mut Context, entry: &Entry, ports: &[Port]) -> Option<Ready> {
-    let mut fields = Fields::open(cx, &keys::READY, "ready", &entry.node, header(entry))?;
-    let before = cx.diagnostics.len();
-    let mut probes = Vec::new();
-    probes.extend(fields.command(cx, "exec").map(Probe::Exec));
-    if let Some(node) = fields.get("tcp") {
-        let text = match &node.value {
-            Value::Integer(number) => Some(number.to_string()),
-            _ => cx.text("tcp", node).map(str::to_owned),
-        };
-        probes.extend(text.and_then(|text| cx.good(node, words::tcp(&text))));
-    }
-    probes.extend(fields.parsed(cx, "http", |text| http(text, ports)).map(|url| Probe::Http { url }));
-    if let Some(node) = fields.get("notify") {
-        match node.value {
-            Value::Flag(true) => probes.push(Probe::Notify),
-            Value::Flag(false) => {
-                let help = "remove `ready`, and a started service is a ready one".to_owned();
-                cx.error(node.span.clone(), "`notify = false` says nothing", "", Some(help));
-            }
-            _ => cx.wrong("notify", node, "true", None),
+/// `[tasks.*]`: a service that ends.
+pub(super) fn task(cx: &mut Context, entry: &Entry, places: &mut Places) -> Option<Service> {
+    let name = entry.key.to_string();
+    places.tasks.insert(name.clone(), (header(entry), header(entry)));
+    cx.good_key(entry, words::name(&name, "a task"))?;
+    let mut fields = Fields::open(cx, &keys::TASK, &format!("tasks.{name}"), &entry.node, header(entry))?;
+    let content = content::content(cx, &mut fields);
+    let run = fields.command(cx, "run");
+    let of = fields.checked(cx, "of", |of| words::name(of, "a service"));
+    if let Some(node) = fields.get("of") {
+        places.tasks.insert(name.clone(), (header(entry), node.inner_span(cx.text)));
+        if !content.packages.is_empty() || !content.copy.is_empty() || content.base.is_some() {
+            let message = format!("task `{name}` is `of` a service and has packages or files of its own");
+            cx.error(node.inner_span(cx.text), message, "", Some("keep one of the two".to_owned()));
         }
     }
-    if let Some((text, node)) = fields.text(cx, "log") {
-        match regex::Regex::new(text) {
-            _ if text.is_empty() => cx.error(node.span.clone(), "`log` is empty", "every line would match", None),
-            Ok(_) => probes.push(Probe::Log(text.to_owned())),
-            Err(e) => {
-                // Its message is a drawing of several lines, the last of which says what is wrong.
-                let why = e.to_string();
-                let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ");
-                cx.error(node.inner_span(cx.text), format!("`log` is no regular expression: {why}"), "", None);
-            }
-        }
-    }
-    let timeout = fields.parsed(cx, "timeout", words::duration).unwrap_or(READY_TIMEOUT);
-    let interval = fields.parsed(cx, "interval", |text| match words::duration(text) {
-        Ok(Duration::ZERO) => Err(words::BadText::new("`interval` cannot be zero", "200ms is the default")),
-        other => other,
-    });
-    let help = || Some("exactly one of `exec`, `tcp`, `http`, `notify` and `log`".to_owned());
-    match (probes.len(), cx.diagnostics.len() == before) {
-        (1, _) => {
-            let probe = probes.pop()?;
-            Some(Ready { probe, timeout, interval: interval.unwrap_or(READY_INTERVAL) })
-        }
-        // Something was meant to be the probe, and was already pointed at.
-        (0, false) => None,
-        (0, true) => {
-            cx.error(header(entry), "`ready` does not say what to try", "no probe", help());
-            None
-        }
-        (n, _) => {
-            cx.error(header(entry), format!("`ready` has {n} probes"), "more than one probe", help());
-            None
-        }
-    }
-}
-
-/// A whole address, or a path on the service's first TCP port.
-fn http(text: &str, ports: &[Port]) -> Result<String, words::BadText> {
-    if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Err(words::BadText::new(
-            format!("`{text}` is no address"),
-            "`http://localhost:5000/healthz` or `/healthz`",
-        ));
-    }
-    if text.starts_with('/') {
-        return match ports.iter().find(|p| !p.udp) {
-            Some(port) => Ok(format!("http://localhost:{}{text}", port.container)),
-            None => Err(words::BadText::new(
-                format!("`{text}` needs a port, and the service has no `ports`"),
-                format!("write the whole address: `http://localhost:PORT{text}`"),
-            )),
-        };
-    }
-    match text.strip_prefix("http://") {
-        Some(rest) if !rest.is_empty() && !rest.starts_with(['/', ':', '?']) => Ok(text.to_owned()),
-        _ => {
-            let help = match text.starts_with("https://") {
-                true => {
-                    "readiness is asked from inside the service, without TLS: `http://localhost:PORT/`, or use `tcp`"
-                }
-                false => "`http://localhost:5000/healthz`, or `/healthz` on the service's first port",
-            };
-            Err(words::BadText::new(format!("`{text}` is no address to ask"), help))
-        }
-    }
+    let needs = fields.get("needs").map(|node| lifecycle::needs(cx, node, &name, places)).unwrap_or_default();
+    let volumes = fields.get("volumes").map(|node| volumes(cx, node)).unwrap_or_default();
+    let limits = fields.entry("limits").and_then(|e| limits(cx, e)).unwrap_or_default();
+    let every = fields.parsed(cx, "every", lifecycle::not_zero("every"));
+    Some(Service {
+        content,
+        run: run?,
+        setup: None,
+        needs,
+        volumes,
+        ports: Vec::new(),
+        ready: None,
+        health: None,
+        restart: Restart::No,
+        backoff: lifecycle::backoff(Restart::No),
+        reload: None,
+        profiles: Vec::new(),
+        replicas: 1,
+        watch: Vec::new(),
+        task: Some(Task { of, every }),
+        env_files: Vec::new(),
+        secrets: Default::default(),
+        read_only: false,
+        limits,
+        stop_signal: STOP_SIGNAL,
+        stop_grace: STOP_GRACE,
+        isolation: Isolation::Container,
+        hostname: None,
+        sandboxes: false,
+    })
 }
 
 fn limits(cx: &mut Context, entry: &Entry) -> Option<Limits> {

@@ -256,7 +256,7 @@ fn hostname(image: &str) -> String {
 }
 
 /// `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`. What is no signal is ignored, as by others.
-fn signal(text: &str) -> Option<i32> {
+pub(crate) fn signal(text: &str) -> Option<i32> {
     const NAMES: [&str; 31] = [
         "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
         "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",

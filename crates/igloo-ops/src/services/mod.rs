@@ -1,11 +1,14 @@
 //! `igloo up`, `down`, `ps`, `exec`, `restart`, `start`, `stop`, `wait`.
 
 mod audit;
+mod instances;
 pub(crate) mod network;
 mod plan;
 mod secrets;
+pub mod task;
+pub mod verbs;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
@@ -16,10 +19,11 @@ use igloo_base::file::{FileLock, create_private_dir, read_optional, remove_tree,
 use igloo_base::{Event, Unit};
 use igloo_container::exec::{ExecSpec, exec_by};
 use igloo_manifest::{Isolation, Port, Probe, Volume};
+pub use igloo_supervisor::Condition;
 use igloo_supervisor::client::ApplyOptions;
 use igloo_supervisor::daemon;
 use igloo_supervisor::{
-    Change, Client, ClientError, Condition, PortStatus, Protocol, ServiceEvent, ServiceStatus, Settled, State,
+    Change, Client, ClientError, PortStatus, Protocol, ServiceEvent, ServiceStatus, Settled, State,
 };
 use serde::Serialize;
 
@@ -29,6 +33,7 @@ use crate::error::{Failure, OpsError};
 use crate::logs;
 use crate::project::Project;
 use crate::unit::{Payload, TRASH, is_filled, put_aside};
+use instances::{Instances, base_name};
 
 pub use audit::{Audited, Security, audit, security};
 pub use igloo_container::audit::{Check, Verdict};
@@ -46,6 +51,10 @@ pub struct UpOptions {
     pub locked: bool,
     /// Only tell what would be done.
     pub dry_run: bool,
+    /// Services of these profiles, too.
+    pub profiles: Vec<String>,
+    /// How many of each, instead of what the manifest says.
+    pub scale: BTreeMap<String, u32>,
 }
 
 /// What `up` did or would do.
@@ -75,6 +84,9 @@ pub struct Shown {
     pub name: String,
     /// One word.
     pub state: String,
+    /// `healthy`, `unhealthy` or `paused`, if somebody looks after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<&'static str>,
     /// What else is to be known of the state; empty if nothing.
     pub detail: String,
     /// RFC 3339.
@@ -107,8 +119,8 @@ pub enum Action {
     Restart,
     /// Start what is stopped.
     Start,
-    /// Stop.
-    Stop,
+    /// Stop, with so much time to end.
+    Stop(Option<Duration>),
 }
 
 impl Action {
@@ -117,14 +129,15 @@ impl Action {
         match self {
             Action::Restart => "restarted",
             Action::Start => "started",
-            Action::Stop => "stopped",
+            Action::Stop(_) => "stopped",
         }
     }
 }
 
 /// Refuses a name that no service has.
 pub(crate) fn check_name(project: &Project, name: &str) -> Result<(), OpsError> {
-    if project.manifest.services.contains_key(name) {
+    // Also one of several replicas, `web.2`.
+    if project.manifest.services.contains_key(base_name(name)) {
         return Ok(());
     }
     Err(OpsError::NoService { name: name.to_owned(), known: project.manifest.services.keys().cloned().collect() })
@@ -135,19 +148,10 @@ pub fn up(ctx: &Context<'_>, project: &mut Project, options: &UpOptions) -> Resu
     for name in &options.services {
         check_name(project, name)?;
     }
-    let wanted = with_needs(project, &options.services);
-    if wanted.is_empty() {
-        return Err(OpsError::NoServices);
+    for name in options.scale.keys() {
+        check_name(project, name)?;
     }
-    check_kinds(project, &wanted)?;
-    check_binds(project, &wanted)?;
-    let keys: Vec<String> = wanted.iter().map(|name| format!("services.{name}")).collect();
-    let realised = environment::realise(ctx, project, &keys, options.locked)?;
-    let addresses = network::addresses(ctx, &project.id, project.manifest.services.keys().map(String::as_str))?;
-    let mut desired = igloo_supervisor::Project { name: project.manifest.project.name.clone(), services: Vec::new() };
-    for (name, realised) in wanted.iter().zip(&realised) {
-        desired.services.push(plan::service(ctx, project, name, realised, &addresses)?);
-    }
+    let desired = desired(ctx, project, options)?;
     let remove_orphans = options.services.is_empty();
     if options.dry_run {
         return dry_run(ctx, project, &desired, remove_orphans);
@@ -195,31 +199,47 @@ pub fn up(ctx: &Context<'_>, project: &mut Project, options: &UpOptions) -> Resu
     Ok(Up { plan: Vec::new(), services: status.services.iter().map(|s| shown(ctx, project, s)).collect() })
 }
 
-/// The named services (all if none is) and everything that they need, sorted.
-fn with_needs(project: &Project, names: &[String]) -> Vec<String> {
-    let services = &project.manifest.services;
-    let mut todo: Vec<&String> = if names.is_empty() { services.keys().collect() } else { names.iter().collect() };
-    let mut all = BTreeSet::new();
-    while let Some(name) = todo.pop() {
-        if let Some(service) = services.get(name)
-            && all.insert(name.clone())
-        {
-            todo.extend(&service.needs);
-        }
+/// What shall run, with everything that it needs to be on this machine.
+fn desired(
+    ctx: &Context<'_>,
+    project: &mut Project,
+    options: &UpOptions,
+) -> Result<igloo_supervisor::Project, OpsError> {
+    let wanted = Instances::wanted(&project.manifest, &options.services, &options.profiles, &options.scale);
+    let names: Vec<String> = wanted.services().cloned().collect();
+    if names.is_empty() {
+        return Err(OpsError::NoServices);
     }
-    all.into_iter().collect()
+    check_kinds(project, &names)?;
+    check_binds(project, &names)?;
+    let keys: Vec<String> = names.iter().map(|name| project.manifest.environment_key(name)).collect();
+    let realised = environment::realise(ctx, project, &keys, options.locked)?;
+    let realised: BTreeMap<&String, &environment::Realised> = names.iter().zip(&realised).collect();
+    let instances = wanted.all();
+    let declared: BTreeSet<&str> = project.manifest.services.keys().map(String::as_str).collect();
+    let all = declared.iter().copied().chain(instances.iter().map(|(_, name)| name.as_str()));
+    let addresses = network::addresses(ctx, &project.id, all.collect::<BTreeSet<_>>().into_iter())?;
+    let mut desired = igloo_supervisor::Project {
+        name: project.manifest.project.name.clone(),
+        services: Vec::new(),
+        known: declared.into_iter().filter(|name| !names.iter().any(|n| n == name)).map(str::to_owned).collect(),
+    };
+    for (service, instance) in &instances {
+        let Some(realised) = realised.get(service) else { continue };
+        desired.services.push(plan::service(ctx, project, instance, realised, &addresses, &wanted)?);
+    }
+    Ok(desired)
 }
 
 /// What a manifest can say and this igloo can't do yet is refused, not ignored.
 fn check_kinds(project: &Project, wanted: &[String]) -> Result<(), OpsError> {
     for name in wanted {
         let service = &project.manifest.services[name];
-        let what = match (&service.ready, service.isolation) {
-            (Some(ready), _) if ready.probe == Probe::Notify => "readiness by `notify`",
-            (_, Isolation::Container) => continue,
-            (_, Isolation::Host) => "isolation `host` for services",
-            (_, Isolation::Pure) => "isolation `pure` for services",
-            (_, Isolation::Vm) => "isolation `vm`",
+        let what = match service.isolation {
+            Isolation::Container => continue,
+            Isolation::Host => "isolation `host` for services",
+            Isolation::Pure => "isolation `pure` for services",
+            Isolation::Vm => "isolation `vm`",
         };
         return Err(OpsError::NotYet { service: name.clone(), what });
     }
@@ -363,7 +383,7 @@ fn tell(ctx: &Context<'_>, event: &ServiceEvent) {
         (State::Backoff { reason, .. }, _) => format!("{}: {reason}; it will be started again", event.service),
         (State::Setup, _) => format!("{}: setup", event.service),
         (State::Ready, _) => format!("{}: ready", event.service),
-        (_, Some(message)) => format!("{}: {message}", event.service),
+        (_, Some(message)) if event.note => format!("{}: {message}", event.service),
         _ => return,
     };
     ctx.reporter.event(Event::Note { text });
@@ -373,7 +393,7 @@ fn check_settled(settled: &Settled) -> Result<(), OpsError> {
     let failures: Vec<Failure> = settled
         .services
         .iter()
-        .filter(|s| s.problem.is_some() || (settled.timed_out && !matches!(s.state, State::Ready)))
+        .filter(|s| s.problem.is_some())
         .map(|s| Failure {
             service: s.name.clone(),
             reason: s.problem.clone().unwrap_or_else(|| format!("is still {}", s.state.word())),
@@ -390,6 +410,13 @@ fn shown(ctx: &Context<'_>, project: &Project, status: &ServiceStatus) -> Shown 
         State::Failed { reason } | State::Backoff { reason, .. } => reason.clone(),
         _ => status.problem.clone().unwrap_or_default(),
     };
+    let more = [
+        status.paused.then(|| "paused".to_owned()),
+        status.unhealthy.as_ref().map(|why| format!("unhealthy: {why}")),
+        status.says.clone(),
+    ];
+    let detail =
+        [Some(detail).filter(|d| !d.is_empty())].into_iter().chain(more).flatten().collect::<Vec<_>>().join("; ");
     let address = std::fs::read(spec_path(ctx, project, &status.name))
         .ok()
         .and_then(|bytes| serde_json::from_slice::<Payload>(&bytes).ok())
@@ -397,6 +424,7 @@ fn shown(ctx: &Context<'_>, project: &Project, status: &ServiceStatus) -> Shown 
     Shown {
         name: status.name.clone(),
         state: status.state.word().to_owned(),
+        health: health(project, status),
         detail,
         since: Some(to_the_second(status.since_ms)),
         pid: status.pid,
@@ -404,6 +432,16 @@ fn shown(ctx: &Context<'_>, project: &Project, status: &ServiceStatus) -> Shown 
         address: address.map(|a| a.to_string()),
         ports: status.ports.iter().map(port).collect(),
         urls: status.ports.iter().filter(|p| p.bound).map(|p| url(project, p)).collect(),
+    }
+}
+
+fn health(project: &Project, status: &ServiceStatus) -> Option<&'static str> {
+    let looked_after = project.manifest.services.get(base_name(&status.name)).is_some_and(|s| s.health.is_some());
+    match (&status.state, &status.unhealthy) {
+        _ if status.paused => Some("paused"),
+        (_, Some(_)) => Some("unhealthy"),
+        (State::Ready, None) if looked_after => Some("healthy"),
+        _ => None,
     }
 }
 
@@ -419,9 +457,9 @@ fn port(port: &PortStatus) -> String {
 
 /// A port whose service answers HTTP there is shown as an address for browsers.
 fn url(project: &Project, port: &PortStatus) -> String {
-    let http = project.manifest.services.get(&port.service).and_then(|s| s.ready.as_ref()).is_some_and(|ready| {
+    let http = project.manifest.services.get(base_name(&port.service)).and_then(|s| s.ready.as_ref()).is_some_and(|ready| {
         let at = format!(":{}", port.container.port());
-        matches!(&ready.probe, Probe::Http { url } if url.split('/').nth(2).is_some_and(|host| host.ends_with(&at)))
+        matches!(&ready.probe, Probe::Http { url, .. } if url.split('/').nth(2).is_some_and(|host| host.ends_with(&at)))
     });
     match (http, port.protocol) {
         (true, Protocol::Tcp) => format!("http://{}/", port.host),
@@ -437,10 +475,11 @@ pub fn ps(ctx: &Context<'_>, project: &Project) -> Result<Vec<Shown>, OpsError> 
     };
     let mut services: Vec<Shown> = running.iter().map(|s| shown(ctx, project, s)).collect();
     for (name, declared) in &project.manifest.services {
-        if !running.iter().any(|s| s.name == *name) {
+        if declared.task.is_none() && !running.iter().any(|s| s.name == *name) {
             services.push(Shown {
                 name: name.clone(),
                 state: "stopped".into(),
+                health: None,
                 detail: String::new(),
                 since: None,
                 pid: None,
@@ -515,26 +554,39 @@ pub fn act(ctx: &Context<'_>, project: &Project, action: Action, services: &[Str
     for name in services {
         check_name(project, name)?;
     }
-    let mut client = running(ctx, project)?;
+    let mut client = match (connect(ctx, project)?, action) {
+        (Some(client), _) => client,
+        // What doesn't run is stopped.
+        (None, Action::Stop(_)) => return Ok(Vec::new()),
+        (None, _) => running(ctx, project)?,
+    };
+    let services = &verbs::expand(&client.status()?.services, services);
     let mut on_event = |event: &ServiceEvent| tell(ctx, event);
     let settled = match action {
         Action::Restart => client.restart(services, true, &mut on_event)?,
         Action::Start => client.start(services, true, &mut on_event)?,
-        Action::Stop => client.stop(services, None, &mut on_event)?,
+        Action::Stop(grace) => client.stop(services, grace, &mut on_event)?,
     };
-    if action != Action::Stop {
+    if !matches!(action, Action::Stop(_)) {
         check_settled(&settled)?;
     }
     Ok(settled.services.into_iter().map(|s| s.name).collect())
 }
 
-/// Waits until services are ready.
-pub fn wait(ctx: &Context<'_>, project: &Project, services: &[String], timeout: Duration) -> Result<(), OpsError> {
+/// Waits until services are ready, or have reached something else.
+pub fn wait(
+    ctx: &Context<'_>,
+    project: &Project,
+    services: &[String],
+    condition: Condition,
+    timeout: Duration,
+) -> Result<(), OpsError> {
     for name in services {
         check_name(project, name)?;
     }
     let mut client = running(ctx, project)?;
-    let settled = client.wait(services, Condition::Ready, Some(timeout), &mut |event| tell(ctx, event))?;
+    let services = verbs::expand(&client.status()?.services, services);
+    let settled = client.wait(&services, condition, Some(timeout), &mut |event| tell(ctx, event))?;
     check_settled(&settled)
 }
 
@@ -594,7 +646,7 @@ fn exec_user(
     service: &str,
     user: &str,
 ) -> Result<igloo_container::User, OpsError> {
-    let environment = environment::current(ctx, project, &format!("services.{service}"))?;
+    let environment = environment::current(ctx, project, &project.manifest.environment_key(base_name(service)))?;
     let found = environment.lookup_user(user).ok_or_else(|| OpsError::NoUser {
         service: service.to_owned(),
         user: user.to_owned(),

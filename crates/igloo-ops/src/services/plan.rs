@@ -10,8 +10,9 @@ use igloo_container::{Attr, AttrKind, ContainerSpec, Limits, Mount, MountKind, U
 use igloo_env::Environment;
 use igloo_manifest::{Probe, Service, Volume};
 use igloo_supervisor as supervisor;
-use igloo_supervisor::{Need, Policy, Protocol, PublishedPort, Readiness, ServiceSpec, Setup};
+use igloo_supervisor::{Policy, Protocol, PublishedPort, Readiness, ServiceSpec, Setup};
 
+use super::instances::{Instances, base_name};
 use super::{network, secrets};
 use crate::context::Context;
 use crate::environment::Realised;
@@ -34,8 +35,9 @@ pub(crate) fn service(
     name: &str,
     realised: &Realised,
     addresses: &BTreeMap<String, Ipv4Addr>,
+    instances: &Instances,
 ) -> Result<ServiceSpec, OpsError> {
-    let declared = &project.manifest.services[name];
+    let declared = &project.manifest.services[base_name(name)];
     let (container, hidden) = container(ctx, project, name, declared, realised, addresses)?;
     let own = addresses.get(name).copied();
     let ready = match &declared.ready {
@@ -44,6 +46,20 @@ pub(crate) fn service(
             probe: probe(name, &ready.probe, own, addresses)?,
             timeout: ready.timeout,
             interval: ready.interval,
+        }),
+    };
+    let health = match &declared.health {
+        None => None,
+        Some(health) => Some(supervisor::Health {
+            probe: probe(name, &health.probe, own, addresses)?,
+            interval: health.interval,
+            timeout: health.timeout,
+            retries: health.retries,
+            on_unhealthy: match health.on_unhealthy {
+                igloo_manifest::OnUnhealthy::Restart => supervisor::OnUnhealthy::Restart,
+                igloo_manifest::OnUnhealthy::Stop => supervisor::OnUnhealthy::Stop,
+                igloo_manifest::OnUnhealthy::Ignore => supervisor::OnUnhealthy::Ignore,
+            },
         }),
     };
     let setup =
@@ -56,8 +72,16 @@ pub(crate) fn service(
     let unit = Payload { container, setup: None, hidden };
     let unit = serde_json::to_value(unit).map_err(OpsError::Json)?;
     let mut spec = ServiceSpec::new(name, Sha256::of(&identity), unit);
-    spec.needs = declared.needs.iter().map(Need::ready).collect();
+    spec.needs = declared.needs.iter().flat_map(|need| instances.needed(need)).collect();
     spec.ready = ready;
+    spec.health = health;
+    spec.once = declared.task.is_some() || instances.is_waited_for(name);
+    let every = declared.task.as_ref().and_then(|t| t.every);
+    spec.every_ms = every.map(|every| u64::try_from(every.as_millis()).unwrap_or(u64::MAX));
+    spec.reload = declared.reload.as_ref().map(|reload| match reload {
+        igloo_manifest::Reload::Signal(signal) => supervisor::Reload::Signal(*signal),
+        igloo_manifest::Reload::Exec(args) => supervisor::Reload::Exec(args.clone()),
+    });
     spec.restart = supervisor::Restart {
         policy: match declared.restart {
             igloo_manifest::Restart::No => Policy::No,
@@ -65,7 +89,12 @@ pub(crate) fn service(
             igloo_manifest::Restart::Always => Policy::Always,
             igloo_manifest::Restart::UnlessStopped => Policy::UnlessStopped,
         },
-        ..supervisor::Restart::default()
+        backoff: supervisor::Backoff {
+            initial: declared.backoff.first,
+            max: declared.backoff.most,
+            healthy: declared.backoff.healthy,
+        },
+        tries: declared.backoff.tries,
     };
     spec.stop_signal = declared.stop_signal;
     spec.stop_grace = declared.stop_grace;
@@ -89,14 +118,22 @@ fn container(
     env.insert("HOME".into(), user.home.clone());
     env.insert("USER".into(), user.name.clone());
     env.insert("HOSTNAME".into(), declared.hostname.clone().unwrap_or_else(|| name.to_owned()));
-    let (variables, hidden) = secrets::variables(ctx, project, name, declared)?;
-    env.extend(variables);
     let secrets = secrets::secrets(ctx, project, name, declared)?.map(|files| Mount {
         kind: MountKind::Secrets { files },
         target: secrets::PLACE.to_owned(),
         read_only: true,
     });
     let volumes = declared.volumes.iter().map(|v| mount(ctx, project, v));
+    let watchdog = declared.health.as_ref().filter(|h| h.probe == Probe::Notify).map(|h| h.interval);
+    let notify = watchdog.is_some() || declared.ready.as_ref().is_some_and(|r| r.probe == Probe::Notify);
+    if notify {
+        env.insert("NOTIFY_SOCKET".into(), igloo_container::NOTIFY_SOCKET.into());
+    }
+    if let Some(watchdog) = watchdog {
+        env.insert("WATCHDOG_USEC".into(), watchdog.as_micros().to_string());
+    }
+    let (variables, hidden) = secrets::variables(ctx, project, name, declared)?;
+    env.extend(variables);
     let container = ContainerSpec {
         id: name.to_owned(),
         hostname: declared.hostname.clone().unwrap_or_else(|| name.to_owned()),
@@ -111,14 +148,22 @@ fn container(
         address: addresses.get(name).copied(),
         prefix: subnet.prefix,
         gateway: Some(subnet.address),
-        hosts: addresses.iter().map(|(name, address)| (name.clone(), *address)).collect(),
+        hosts: hosts(addresses),
         nameservers: Vec::new(),
         limits: Limits { memory: declared.limits.memory, cpus: declared.limits.cpus, pids: declared.limits.pids },
         sandboxes: declared.sandboxes,
         read_only: declared.read_only,
+        notify,
         ..ContainerSpec::default()
     };
     Ok((container, hidden))
+}
+
+/// Names and addresses; those of several replicas lead to all of them, too.
+fn hosts(addresses: &BTreeMap<String, Ipv4Addr>) -> Vec<(String, Ipv4Addr)> {
+    let own = addresses.iter().map(|(name, address)| (name.clone(), *address));
+    let shared = addresses.iter().filter(|(name, _)| name.contains('.'));
+    own.chain(shared.map(|(name, address)| (base_name(name).to_owned(), *address))).collect()
 }
 
 /// Where Nix's packages say that they are.
@@ -232,7 +277,7 @@ fn probe(
     let resolve = |host: &str| -> Result<IpAddr, OpsError> {
         match host {
             "localhost" => Ok(Ipv4Addr::LOCALHOST.into()),
-            _ if host == service => Ok(own.unwrap_or(Ipv4Addr::LOCALHOST).into()),
+            _ if host == base_name(service) => Ok(own.unwrap_or(Ipv4Addr::LOCALHOST).into()),
             _ => match addresses.get(host) {
                 Some(address) => Ok((*address).into()),
                 None => host
@@ -249,7 +294,7 @@ fn probe(
         Probe::Tcp { host, port } => {
             supervisor::Probe::Tcp { address: SocketAddr::new(resolve(host.as_deref().unwrap_or(service))?, *port) }
         }
-        Probe::Http { url } => {
+        Probe::Http { url, headers, status } => {
             let bad = || OpsError::ProbeUrl { service: service.to_owned(), url: url.clone() };
             let rest = url.strip_prefix("http://").ok_or_else(bad)?;
             let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
@@ -261,6 +306,8 @@ fn probe(
                 address: SocketAddr::new(resolve(host)?, port),
                 path: path.to_owned(),
                 host: authority.to_owned(),
+                headers: headers.clone(),
+                status: status.clone(),
             }
         }
     })

@@ -26,6 +26,8 @@ struct Entry {
     grace: Option<Duration>,
     /// Its ports may be bound.
     ports: bool,
+    /// Who wants it to end, or to start anew.
+    why: String,
 }
 
 impl Entry {
@@ -83,7 +85,8 @@ impl Fleet {
         }
         let wanted: BTreeSet<&String> = project.services.iter().map(|s| &s.name).collect();
         for name in self.entries.keys().filter(|name| !wanted.contains(name)) {
-            let change = if remove_orphans { Change::Remove } else { Change::Orphan };
+            let gone = remove_orphans && !project.known.contains(name);
+            let change = if gone { Change::Remove } else { Change::Orphan };
             changes.push(PlannedChange { service: name.clone(), change });
         }
         changes.sort_by(|a, b| a.service.cmp(&b.service));
@@ -100,7 +103,7 @@ impl Fleet {
         };
         let same = service.spec.digest == spec.digest;
         match &service.state {
-            State::Exited(exit) if same && exit.is_success() && completed() => {}
+            State::Exited(exit) if same && exit.is_success() && (spec.once || completed()) => {}
             State::Stopped | State::Exited(_) | State::Failed { .. } | State::Backoff { .. } => return Change::Start,
             State::Stopping => return Change::Restart,
             State::Waiting { .. } if !same => return Change::Start,
@@ -118,6 +121,7 @@ impl Fleet {
             match change {
                 Change::Remove => {
                     if let Some(entry) = self.entries.get_mut(&service) {
+                        entry.why = "it is no longer declared".to_owned();
                         entry.remove = true;
                     }
                     continue;
@@ -136,11 +140,13 @@ impl Fleet {
                 remove: false,
                 grace: None,
                 ports: false,
+                why: String::new(),
             });
             (entry.up, entry.remove, entry.grace) = (true, false, None);
             match change {
                 Change::Restart => {
                     entry.cycle = true;
+                    entry.why = "what it runs changed".to_owned();
                     entry.next = Some(spec.clone());
                 }
                 // Also calls off a restart that has not begun.
@@ -151,7 +157,7 @@ impl Fleet {
                 _ => {
                     (entry.cycle, entry.next) = (false, None);
                     entry.service.spec = spec.clone();
-                    let started = entry.service.handle(now, Event::Start);
+                    let started = entry.service.handle(now, Event::Start("asked for by `up`".to_owned()));
                     effects.extend(started.into_iter().map(|e| (service.clone(), e)));
                 }
             }
@@ -175,7 +181,8 @@ impl Fleet {
             let ended_well = matches!(entry.service.state, State::Exited(exit) if exit.is_success());
             (entry.up, entry.grace) = (true, None);
             if named || !ended_well {
-                let started = entry.service.handle(now, Event::Start);
+                let why = if named { "asked for by `start`" } else { "needed by what `start` asked for" };
+                let started = entry.service.handle(now, Event::Start(why.to_owned()));
                 effects.extend(started.into_iter().map(|e| (name.clone(), e)));
             }
         }
@@ -184,17 +191,18 @@ impl Fleet {
     }
 
     /// Stops services.
-    pub(crate) fn stop(&mut self, now: Now, names: &[String], grace: Option<Duration>) -> Effects {
+    pub(crate) fn stop(&mut self, now: Now, names: &[String], grace: Option<Duration>, why: &str) -> Effects {
         let mut effects = Effects::new();
         for name in names {
             let Some(entry) = self.entries.get_mut(name) else { continue };
             (entry.up, entry.cycle, entry.grace) = (false, false, grace);
+            entry.why = why.to_owned();
             if let Some(next) = entry.next.take_if(|_| !entry.service.state.is_active()) {
                 entry.service.spec = next;
             }
             // Those that end already are told of a shorter grace.
             if let (State::Stopping, Some(grace)) = (&entry.service.state, grace) {
-                let told = entry.service.handle(now, Event::Stop { grace });
+                let told = entry.service.handle(now, Event::Stop { grace, why: why.to_owned() });
                 effects.extend(told.into_iter().map(|e| (name.clone(), e)));
             }
         }
@@ -208,10 +216,11 @@ impl Fleet {
         for name in names {
             let Some(entry) = self.entries.get_mut(name) else { continue };
             (entry.up, entry.grace) = (true, None);
+            entry.why = "asked for by `restart`".to_owned();
             if entry.service.state.is_active() {
                 entry.cycle = true;
             } else {
-                let started = entry.service.handle(now, Event::Start);
+                let started = entry.service.handle(now, Event::Start(entry.why.clone()));
                 effects.extend(started.into_iter().map(|e| (name.clone(), e)));
             }
         }
@@ -249,14 +258,15 @@ impl Fleet {
                 if stopping || self.is_needed_still(name) {
                     return;
                 }
-                Event::Stop { grace: entry.grace.unwrap_or(entry.service.spec.stop_grace) }
+                let grace = entry.grace.unwrap_or(entry.service.spec.stop_grace);
+                Event::Stop { grace, why: entry.why.clone() }
             } else {
                 return self.landed(now, name, effects);
             }
         } else {
             match &entry.service.state {
                 State::Waiting { .. } => self.needs(&entry.service.spec),
-                State::Stopped => Event::Start,
+                State::Stopped => Event::Start("it shall run".to_owned()),
                 _ => return,
             }
         };
@@ -274,7 +284,8 @@ impl Fleet {
     fn landed(&mut self, now: Now, name: &str, effects: &mut Effects) {
         let Some(entry) = self.entries.get_mut(name) else { return };
         if entry.remove {
-            let told = entry.service.handle(now, Event::Stop { grace: Duration::ZERO });
+            let why = entry.why.clone();
+            let told = entry.service.handle(now, Event::Stop { grace: Duration::ZERO, why });
             effects.extend(told.into_iter().map(|e| (name.to_owned(), e)));
             effects.push((name.to_owned(), Effect::ReleasePorts));
             effects.push((name.to_owned(), Effect::Forget));
@@ -284,14 +295,16 @@ impl Fleet {
             if let Some(next) = entry.next.take() {
                 entry.service.spec = next;
             }
-            self.tell(now, name, Event::Start, effects);
+            let why = entry.why.clone();
+            self.tell(now, name, Event::Start(why), effects);
         } else {
             entry.cycle = false;
             if let Some(next) = entry.next.take() {
                 entry.service.spec = next;
             }
             let release = std::mem::take(&mut entry.ports);
-            self.tell(now, name, Event::Stop { grace: Duration::ZERO }, effects);
+            let why = entry.why.clone();
+            self.tell(now, name, Event::Stop { grace: Duration::ZERO, why }, effects);
             if release {
                 effects.push((name.to_owned(), Effect::ReleasePorts));
             }

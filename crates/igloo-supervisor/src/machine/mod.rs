@@ -24,14 +24,14 @@ pub(crate) type Run = u64;
 /// What happens to a service.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Event {
-    /// It shall run.
-    Start,
+    /// It shall run; why.
+    Start(String),
     /// It waits for these.
     Needs { on: Vec<String>, blocked: Option<String> },
     /// It need not wait any more.
     NeedsMet,
-    /// It shall end.
-    Stop { grace: Duration },
+    /// It shall end; why.
+    Stop { grace: Duration, why: String },
     /// The setup step was not done yet and runs now.
     SetupStarted(Run),
     /// The setup step is done, or was done long ago, or failed.
@@ -42,6 +42,12 @@ pub(crate) enum Event {
     Probed(Run),
     /// The probe has not; why.
     ProbeSaw(Run, String),
+    /// A look at its health: well, or why not.
+    Health(Run, Result<(), String>),
+    /// It was frozen, or goes on.
+    Pause(bool),
+    /// Something was done to it that changes no state.
+    Told(String),
     /// Time is up.
     Due(Run, Timer),
 }
@@ -59,6 +65,10 @@ pub(crate) enum Timer {
     Dead,
     /// The pause before the next start.
     Backoff,
+    /// Its own word that it is well.
+    Watchdog,
+    /// The next turn of what runs from time to time.
+    Next,
 }
 
 /// What is to be done for a service.
@@ -70,14 +80,20 @@ pub(crate) enum Effect {
     Start(Run),
     /// Look whether it is ready; report [`Event::Probed`].
     Probe(Run),
+    /// Look after its health; report [`Event::Health`].
+    Watch,
+    /// Freeze it, or let it go on.
+    Pause(Run, bool),
     /// Send a signal.
     Signal(Run, i32),
     /// Kill it.
     Kill(Run),
     /// Report [`Event::Due`] at this time.
     Timer(Run, Timer, Duration),
-    /// Tell everybody its new state; it may have another one by the time this is carried out.
-    Changed(State),
+    /// Tell everybody its new state, and what led to it; it may have another one by the time this is carried out.
+    Changed(State, Option<String>),
+    /// Tell everybody something that changes no state.
+    Note(String),
     /// Give its ports back.
     ReleasePorts,
     /// It is gone for good.

@@ -10,18 +10,23 @@
 use std::time::Duration;
 
 use super::{Effect, Event, Now, Run, Timer};
-use crate::spec::{Policy, Probe, ServiceSpec};
-use crate::unit::{Exit, UnitEvent};
+use crate::spec::{OnUnhealthy, Policy, Probe, ServiceSpec};
+use crate::unit::{Exit, Notice, UnitEvent};
 use crate::wire::State;
 
 /// How long the kernel may take to end what was killed.
 const DEAD: Duration = Duration::from_secs(10);
+
+/// What a service is said to do between RELOADING=1 and READY=1.
+const RELOADING: &str = "reloading";
 
 /// Where [`State::Stopping`] leads.
 #[derive(Debug, Clone, PartialEq)]
 enum After {
     Stopped,
     Failed(String),
+    /// Started again.
+    Again(String),
 }
 
 /// One service and what is known of it.
@@ -49,6 +54,18 @@ pub(crate) struct Service {
     early: bool,
     /// What the probe saw last.
     saw: Option<String>,
+    /// Failed looks at its health in a row, and why the last one did once they are too many.
+    sick: u32,
+    pub(crate) unhealthy: Option<String>,
+    /// Frozen on request.
+    pub(crate) paused: bool,
+    /// What it says of itself.
+    pub(crate) says: Option<String>,
+    /// When it last said that it is well.
+    fed: Duration,
+    /// Told with the next change of state.
+    why: Option<String>,
+    began: Duration,
     random: u64,
 }
 
@@ -72,6 +89,13 @@ impl Service {
             undead: false,
             early: false,
             saw: None,
+            sick: 0,
+            unhealthy: None,
+            paused: false,
+            says: None,
+            fed: Duration::ZERO,
+            why: None,
+            began: Duration::ZERO,
             random: seed,
         }
     }
@@ -85,9 +109,10 @@ impl Service {
     /// Takes one event.
     pub(crate) fn handle(&mut self, now: Now, event: Event) -> Vec<Effect> {
         match event {
-            Event::Start => match self.state {
+            Event::Start(why) => match self.state {
                 State::Stopped | State::Exited(_) | State::Failed { .. } | State::Backoff { .. } => {
                     self.failures = 0;
+                    self.why = Some(why);
                     self.enter(now, State::Waiting { on: Vec::new(), blocked: None })
                 }
                 _ => Vec::new(),
@@ -106,7 +131,10 @@ impl Service {
                 State::Waiting { .. } => self.start(now),
                 _ => Vec::new(),
             },
-            Event::Stop { grace } => self.stop(now, grace),
+            Event::Stop { grace, why } => self.stop(now, grace, why),
+            Event::Pause(on) => self.pause(now, on),
+            Event::Told(what) => vec![Effect::Note(what)],
+            Event::Health(run, look) if run == self.run => self.health(now, look),
             Event::SetupStarted(run) if run == self.run => self.setup_started(now),
             Event::SetupDone(run, result) if run == self.run => self.setup_done(now, result),
             Event::Unit(run, event) if run == self.run => self.unit(now, event),
@@ -116,6 +144,11 @@ impl Service {
                     Vec::new()
                 }
                 State::Running => self.ready(now),
+                // Said once more, after it has reloaded.
+                State::Ready if self.says.as_deref() == Some(RELOADING) => {
+                    self.says = None;
+                    vec![Effect::Note("has reloaded".to_owned())]
+                }
                 _ => Vec::new(),
             },
             Event::ProbeSaw(run, what) if run == self.run => {
@@ -146,7 +179,14 @@ impl Service {
             self.pid = None;
             self.started_ms = None;
         }
-        vec![Effect::Changed(self.state.clone())]
+        if !matches!(self.state, State::Ready) {
+            self.unhealthy = None;
+            self.sick = 0;
+        }
+        if !matches!(self.state, State::Running | State::Ready) {
+            self.paused = false;
+        }
+        vec![Effect::Changed(self.state.clone(), self.why.take())]
     }
 
     fn timer(&mut self, timer: Timer, at: Duration) -> Effect {
@@ -160,6 +200,7 @@ impl Service {
         self.undead = false;
         self.saw = None;
         self.ready_at = None;
+        self.says = None;
         let mut effects = self.enter(now, State::Starting);
         effects.push(Effect::Start(self.run));
         effects
@@ -194,6 +235,7 @@ impl Service {
                 if self.state.is_active() {
                     self.pid = Some(pid);
                     self.started_ms = Some(now.wall_ms);
+                    self.began = now.mono;
                 }
                 match (&self.state, &self.spec.ready) {
                     (State::Starting, Some(readiness)) if !self.early => {
@@ -203,12 +245,16 @@ impl Service {
                         effects.push(self.timer(Timer::Ready, at));
                         effects
                     }
+                    (State::Starting, None) if self.spec.once => self.enter(now, State::Running),
                     (State::Starting, _) => self.ready(now),
                     _ => Vec::new(),
                 }
             }
+            UnitEvent::Notice(notice) => self.notice(now, notice),
             UnitEvent::Ready => match self.spec.ready {
                 Some(crate::spec::Readiness { probe: Probe::Notify, .. }) => self.handle(now, Event::Probed(self.run)),
+                // A word that nobody waits for may still say that reloading is over.
+                _ if self.says.as_deref() == Some(RELOADING) => self.handle(now, Event::Probed(self.run)),
                 _ => Vec::new(),
             },
             UnitEvent::Failed { message } => match self.state {
@@ -225,7 +271,10 @@ impl Service {
                 self.last_exit_ms = Some(now.wall_ms);
                 match self.state {
                     State::Stopping => self.stopped(now),
-                    _ if self.state.is_active() => self.ended(now, exit),
+                    _ if self.state.is_active() => {
+                        self.why = Some(exit.to_string());
+                        self.ended(now, exit)
+                    }
                     _ => Vec::new(),
                 }
             }
@@ -233,22 +282,106 @@ impl Service {
     }
 
     fn ready(&mut self, now: Now) -> Vec<Effect> {
-        let effects = self.enter(now, State::Ready);
+        if let Some(readiness) = &self.spec.ready {
+            let took = words(now.mono.saturating_sub(self.began));
+            self.why = Some(format!("{} after {took}", came_true(&readiness.probe)));
+        }
+        let mut effects = self.enter(now, State::Ready);
         self.ready_ms = Some(now.wall_ms);
         self.ready_at = Some(now.mono);
+        self.fed = now.mono;
+        if let Some(health) = &self.spec.health {
+            let (notify, interval) = (health.probe == Probe::Notify, health.interval);
+            match notify {
+                true => effects.push(self.timer(Timer::Watchdog, now.mono + interval)),
+                false => effects.push(Effect::Watch),
+            }
+        }
         effects
     }
 
-    fn ended(&mut self, now: Now, exit: Exit) -> Vec<Effect> {
-        if self.ready_at.is_some_and(|at| now.mono.saturating_sub(at) >= self.spec.restart.backoff.healthy) {
-            self.failures = 0;
+    fn notice(&mut self, now: Now, notice: Notice) -> Vec<Effect> {
+        match notice {
+            Notice::Status(text) => {
+                if self.state == State::Running {
+                    self.saw = Some(format!("it says: {text}"));
+                }
+                self.says = Some(text);
+                Vec::new()
+            }
+            Notice::Watchdog => {
+                self.fed = now.mono;
+                self.health(now, Ok(()))
+            }
+            Notice::Reloading => {
+                self.says = Some(RELOADING.to_owned());
+                vec![Effect::Note("reloads".to_owned())]
+            }
+            Notice::Stopping => vec![Effect::Note("says that it is about to end".to_owned())],
         }
+    }
+
+    fn health(&mut self, now: Now, look: Result<(), String>) -> Vec<Effect> {
+        let (State::Ready, false, Some(health)) = (&self.state, self.paused, &self.spec.health) else {
+            return Vec::new();
+        };
+        let Err(why) = look else {
+            self.sick = 0;
+            return match self.unhealthy.take() {
+                Some(_) => vec![Effect::Note("is well again".to_owned())],
+                None => Vec::new(),
+            };
+        };
+        self.sick = self.sick.saturating_add(1);
+        let told = self.unhealthy.is_some();
+        if self.sick < health.retries.max(1) {
+            return Vec::new();
+        }
+        let times = if self.sick > 1 { format!(", {} times in a row", self.sick) } else { String::new() };
+        let reason = format!("unhealthy: {why}{times}");
+        match health.on_unhealthy {
+            OnUnhealthy::Ignore => {
+                self.unhealthy = Some(why);
+                if told { Vec::new() } else { vec![Effect::Note(reason)] }
+            }
+            OnUnhealthy::Stop => self.end(now, self.spec.stop_grace, After::Failed(reason)),
+            OnUnhealthy::Restart => self.end(now, self.spec.stop_grace, After::Again(reason)),
+        }
+    }
+
+    fn pause(&mut self, now: Now, on: bool) -> Vec<Effect> {
+        if !matches!(self.state, State::Running | State::Ready) || self.paused == on {
+            return Vec::new();
+        }
+        self.paused = on;
+        // The time that it was frozen is nobody's fault.
+        self.fed = now.mono;
+        self.sick = 0;
+        let told = if on { "was paused" } else { "goes on" };
+        vec![Effect::Note(told.to_owned())]
+    }
+
+    fn ended(&mut self, now: Now, exit: Exit) -> Vec<Effect> {
+        self.forgive(now);
         let again = match self.spec.restart.policy {
             Policy::No => false,
             Policy::OnFailure => !exit.is_success(),
             Policy::Always | Policy::UnlessStopped => true,
         };
-        if again { self.again(now, exit.to_string()) } else { self.enter(now, State::Exited(exit)) }
+        if again {
+            return self.again(now, exit.to_string());
+        }
+        let mut effects = self.enter(now, State::Exited(exit));
+        if let Some(every) = self.spec.every_ms {
+            effects.push(self.timer(Timer::Next, now.mono + Duration::from_millis(every)));
+        }
+        effects
+    }
+
+    fn forgive(&mut self, now: Now) {
+        if self.ready_at.is_some_and(|at| now.mono.saturating_sub(at) >= self.spec.restart.backoff.healthy) {
+            self.failures = 0;
+        }
     }
 
     fn again(&mut self, now: Now, reason: String) -> Vec<Effect> {
@@ -260,7 +393,7 @@ impl Service {
             };
             return self.enter(now, State::Failed { reason });
         }
-        let pause = self.pause();
+        let pause = self.backoff();
         let until_ms = now.wall_ms + u64::try_from(pause.as_millis()).unwrap_or(u64::MAX / 2);
         let mut effects = self.enter(now, State::Backoff { reason, failures: self.failures, until_ms });
         effects.push(self.timer(Timer::Backoff, now.mono + pause));
@@ -269,7 +402,7 @@ impl Service {
 
     /// The wait before the next start: doubled with each failure, capped, up to a quarter less at random so that
     /// services that fell together don't get up together.
-    fn pause(&mut self) -> Duration {
+    fn backoff(&mut self) -> Duration {
         let backoff = &self.spec.restart.backoff;
         let factor = 1u32 << self.failures.saturating_sub(1).min(20);
         let full = backoff.initial.saturating_mul(factor).min(backoff.max);
@@ -280,7 +413,7 @@ impl Service {
         full.mul_f64(1.0 - (self.random % 1000) as f64 / 4000.0)
     }
 
-    fn stop(&mut self, now: Now, grace: Duration) -> Vec<Effect> {
+    fn stop(&mut self, now: Now, grace: Duration, why: String) -> Vec<Effect> {
         match self.state {
             State::Stopped => Vec::new(),
             _ if self.undead => Vec::new(),
@@ -293,16 +426,29 @@ impl Service {
                     _ => vec![self.timer(Timer::Kill, at)],
                 }
             }
-            _ if self.state.is_active() => self.end(now, grace, After::Stopped),
-            _ => self.enter(now, State::Stopped),
+            _ => {
+                self.why = Some(why);
+                match self.state.is_active() {
+                    true => self.end(now, grace, After::Stopped),
+                    false => self.enter(now, State::Stopped),
+                }
+            }
         }
     }
 
     fn end(&mut self, now: Now, grace: Duration, after: After) -> Vec<Effect> {
+        if let After::Failed(why) | After::Again(why) = &after {
+            self.why = Some(why.clone());
+        }
         self.after = after;
+        let paused = self.paused;
         let mut effects = self.enter(now, State::Stopping);
         if !grace.is_zero() {
             effects.push(Effect::Signal(self.run, self.spec.stop_signal));
+        }
+        if paused {
+            // What is frozen can't end when asked to.
+            effects.push(Effect::Pause(self.run, false));
         }
         effects.push(self.timer(Timer::Kill, now.mono + grace));
         effects
@@ -312,6 +458,10 @@ impl Service {
         match std::mem::replace(&mut self.after, After::Stopped) {
             After::Stopped => self.enter(now, State::Stopped),
             After::Failed(reason) => self.enter(now, State::Failed { reason }),
+            After::Again(reason) => {
+                self.forgive(now);
+                self.again(now, reason)
+            }
         }
     }
 
@@ -320,6 +470,22 @@ impl Service {
             (Timer::Setup, State::Setup) => {
                 let limit = self.spec.setup.as_ref().map_or(Duration::ZERO, |s| s.timeout);
                 self.end(now, self.spec.stop_grace, After::Failed(format!("setup took longer than {}", words(limit))))
+            }
+            (Timer::Ready, State::Running) if self.paused => {
+                let patience = self.spec.ready.as_ref().map_or(Duration::ZERO, |r| r.timeout);
+                vec![self.timer(Timer::Ready, now.mono + patience.max(Duration::from_secs(1)))]
+            }
+            (Timer::Watchdog, State::Ready) => {
+                let Some(interval) = self.spec.health.as_ref().map(|h| h.interval) else { return Vec::new() };
+                let due = if self.paused { now.mono + interval } else { self.fed + interval };
+                if due > now.mono {
+                    return vec![self.timer(Timer::Watchdog, due)];
+                }
+                let mut effects = self.health(now, Err(format!("no word from it (WATCHDOG=1) in {}", words(interval))));
+                if self.state == State::Ready {
+                    effects.push(self.timer(Timer::Watchdog, now.mono + interval));
+                }
+                effects
             }
             (Timer::Ready, State::Running) => {
                 let reason = self.not_ready();
@@ -333,8 +499,13 @@ impl Service {
                 let reason = format!("still there {} after it was killed", words(DEAD));
                 self.enter(now, State::Failed { reason })
             }
+            (Timer::Next, State::Exited(_)) => {
+                self.why = Some("it is time again".to_owned());
+                self.enter(now, State::Waiting { on: Vec::new(), blocked: None })
+            }
             (Timer::Backoff, State::Backoff { .. }) => {
                 self.restarts = self.restarts.saturating_add(1);
+                self.why = Some(format!("started again, the {} time", ordinal(self.restarts)));
                 self.enter(now, State::Waiting { on: Vec::new(), blocked: None })
             }
             _ => Vec::new(),
@@ -353,6 +524,29 @@ impl Service {
         let saw = self.saw.as_ref().map(|s| format!("; last: {s}")).unwrap_or_default();
         format!("not ready after {}: {what}{saw}", words(readiness.timeout))
     }
+}
+
+/// What a probe has seen when it is satisfied.
+fn came_true(probe: &Probe) -> String {
+    match probe {
+        Probe::Tcp { address } => format!("accepts connections on {address}"),
+        Probe::Http { path, address, .. } => format!("gives a good answer from http://{address}{path}"),
+        Probe::Exec { args } => format!("`{}` succeeds", args.join(" ")),
+        Probe::Notify => "says so (sd_notify)".to_owned(),
+        Probe::Log { pattern } => format!("wrote a line that matches `{pattern}`"),
+    }
+}
+
+/// `1st`, `2nd`, `11th`.
+fn ordinal(n: u32) -> String {
+    let ending = match (n % 10, n % 100) {
+        (_, 11..=13) => "th",
+        (1, _) => "st",
+        (2, _) => "nd",
+        (3, _) => "rd",
+        _ => "th",
+    };
+    format!("{n}{ending}")
 }
 
 /// `10 s`, `250 ms`, `1.5 s`.

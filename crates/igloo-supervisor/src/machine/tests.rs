@@ -32,7 +32,7 @@ impl Sim {
     }
 
     fn apply(&mut self, services: Vec<ServiceSpec>) {
-        let project = Project { name: "p".to_owned(), services };
+        let project = Project { name: "p".to_owned(), services, known: Vec::new() };
         project.check().expect("a good project");
         let effects = self.fleet.apply(self.now, &project, true);
         self.take(effects);
@@ -42,7 +42,9 @@ impl Sim {
         for (name, effect) in effects {
             match effect {
                 Effect::Timer(run, timer, at) => self.timers.push((at, name, run, timer)),
-                Effect::Changed(_) => {}
+                Effect::Changed(..) | Effect::Note(_) => {}
+                Effect::Watch => self.log.push(format!("watch {name}")),
+                Effect::Pause(_, on) => self.log.push(format!("{} {name}", if on { "pause" } else { "resume" })),
                 Effect::Start(_) => self.log.push(format!("start {name}")),
                 Effect::Setup(_) => self.log.push(format!("setup {name}")),
                 Effect::Probe(_) => self.log.push(format!("probe {name}")),
@@ -130,7 +132,7 @@ fn services_start_in_order_and_stop_in_reverse() {
     assert_eq!(sim.words(), "api=ready db=ready web=ready");
 
     let all: Vec<String> = sim.fleet.names().cloned().collect();
-    let effects = sim.fleet.stop(sim.now, &all, None);
+    let effects = sim.fleet.stop(sim.now, &all, None, "by `stop`");
     sim.take(effects);
     sim.check_log("signal 15 web");
     sim.exited("web", 0);
@@ -340,7 +342,7 @@ fn what_never_started_is_not_tried_again() {
 #[test]
 fn a_stop_while_starting_is_kept_in_mind() {
     let mut sim = Sim::new(vec![spec("s", "1", &[])]);
-    let effects = sim.fleet.stop(sim.now, &["s".to_owned()], Some(Duration::ZERO));
+    let effects = sim.fleet.stop(sim.now, &["s".to_owned()], Some(Duration::ZERO), "by `stop`");
     sim.take(effects);
     sim.started("s");
     assert_eq!(sim.words(), "s=stopping");
@@ -355,7 +357,7 @@ fn patience_can_only_get_shorter() {
     let mut sim = Sim::new(vec![spec("s", "1", &[])]);
     sim.started("s");
     for grace in [5, 60, 1] {
-        let effects = sim.fleet.stop(sim.now, &["s".to_owned()], Some(Duration::from_secs(grace)));
+        let effects = sim.fleet.stop(sim.now, &["s".to_owned()], Some(Duration::from_secs(grace)), "by `stop`");
         sim.take(effects);
     }
     sim.check_log("start s, signal 15 s");
@@ -398,7 +400,7 @@ fn the_plan_tells_what_apply_does() {
     let mut soft = spec("soft", "1", &[]);
     soft.stop_grace = Duration::from_secs(1);
     let services = vec![spec("keep", "1", &[]), spec("change", "2", &[]), soft, spec("new", "1", &[])];
-    let project = Project { name: "p".to_owned(), services };
+    let project = Project { name: "p".to_owned(), services, known: Vec::new() };
     let words = |plan: Plan| plan.changes.iter().map(|c| format!("{} {:?}\n", c.service, c.change)).collect::<String>();
     check(
         &words(sim.fleet.plan(&project, true)),
@@ -435,9 +437,9 @@ fn every_event_in_every_state() {
     ];
     type Made = Box<dyn Fn() -> Event>;
     let events: Vec<(&str, Made)> = vec![
-        ("start", Box::new(|| Event::Start)),
+        ("start", Box::new(|| Event::Start(String::new()))),
         ("needs-met", Box::new(|| Event::NeedsMet)),
-        ("stop", Box::new(|| Event::Stop { grace: Duration::from_secs(1) })),
+        ("stop", Box::new(|| Event::Stop { grace: Duration::from_secs(1), why: String::new() })),
         ("setup-started", Box::new(|| Event::SetupStarted(0))),
         ("setup-ok", Box::new(|| Event::SetupDone(0, Ok(())))),
         ("setup-bad", Box::new(|| Event::SetupDone(0, Err(String::new())))),
@@ -462,7 +464,7 @@ fn every_event_in_every_state() {
             service.expire();
             service.pid = state.is_active().then_some(1);
             let effects = service.handle(now, event());
-            let changed = effects.contains(&Effect::Changed(service.state.clone()));
+            let changed = effects.iter().any(|e| matches!(e, Effect::Changed(s, _) if *s == service.state));
             assert_eq!(changed, service.state != *state, "{name} in {state:?} must tell of its change");
             assert!(service.pid.is_none() || service.state.is_active(), "{name} in {state:?} leaves a pid");
             if changed {

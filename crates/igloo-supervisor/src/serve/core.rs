@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use igloo_base::file::{create_dirs, write_atomic};
 use tokio::sync::{broadcast, mpsc};
 
-use super::journal::Journal;
 use super::live::{Live, Order};
 use super::requests::Waiter;
 use super::{MakeUnit, Message, Sender, probe};
+use crate::journal::Journal;
 use crate::logs::{Sink, pump};
 use crate::machine::fleet::{Effects, Fleet, Goal, Progress};
 use crate::machine::{Effect, Event, Now, Run, Timer};
@@ -36,7 +36,7 @@ pub(super) enum Alarm {
 }
 
 pub(super) struct Core {
-    sender: Sender,
+    pub(super) sender: Sender,
     make_unit: Arc<MakeUnit>,
     log_dir: PathBuf,
     pub(super) fleet: Fleet,
@@ -71,7 +71,7 @@ impl Core {
             next_waiter: 0,
             events: broadcast::channel(BACKLOG).0,
             seq: 0,
-            journal: Journal::new(state_dir),
+            journal: Journal::open(state_dir),
             memory: Memory::load(state_dir),
             name: String::new(),
             began: Instant::now(),
@@ -143,17 +143,18 @@ impl Core {
                 live.take(Arc::clone(&running), &service, &self.sender);
                 live.upstream.send_replace(Some(running));
                 self.start_probe(&service);
+                self.start_watch(&service);
             }
             Message::Note(service, text) => {
                 if let Some(state) = self.fleet.get(&service).map(|s| s.state.clone()) {
-                    self.publish(&service, state, Some(text));
+                    self.publish(&service, state, Some(text), true);
                 }
             }
             Message::Request(request, reply) => self.request(request, reply),
             Message::Terminate => {
                 // Who asks twice is in a hurry.
                 let grace = self.closing.then_some(Duration::ZERO);
-                self.close(grace);
+                self.close(grace, "the supervisor got SIGTERM");
             }
         }
     }
@@ -167,7 +168,7 @@ impl Core {
         let marker = self.fleet.get(&service).and_then(|s| s.spec.setup.as_ref()).map(|s| s.marker.clone());
         let event = match (setup, event) {
             (false, event) => Event::Unit(run, event),
-            (true, UnitEvent::Started { .. } | UnitEvent::Ready) => return,
+            (true, UnitEvent::Started { .. } | UnitEvent::Ready | UnitEvent::Notice(_)) => return,
             (true, UnitEvent::Failed { message }) => Event::SetupDone(run, Err(format!("could not start: {message}"))),
             (true, UnitEvent::Exited { code: Some(0), signal: None, .. }) => Event::SetupDone(run, Ok(())),
             (true, UnitEvent::Exited { code, signal, oom }) => {
@@ -200,18 +201,25 @@ impl Core {
                 Effect::Setup(run) => self.setup(&service, run),
                 Effect::Start(run) => self.start(&service, run),
                 Effect::Probe(_) => self.start_probe(&service),
+                Effect::Watch => self.start_watch(&service),
+                Effect::Pause(_, on) => self.order(&service, Order::Pause(on)),
+                Effect::Note(text) => {
+                    if let Some(state) = self.fleet.get(&service).map(|s| s.state.clone()) {
+                        self.publish(&service, state, Some(text), true);
+                    }
+                }
                 Effect::Signal(_, signal) => self.order(&service, Order::Signal(signal)),
                 Effect::Kill(_) => self.order(&service, Order::Kill),
                 Effect::Timer(run, timer, at) => {
                     self.alarms.push(Reverse((at, Alarm::Service(service, run, timer))));
                 }
-                Effect::Changed(state) => {
+                Effect::Changed(state, why) => {
                     if let Some(live) = self.live.get_mut(&service)
                         && state != State::Running
                     {
                         live.stop_probe();
                     }
-                    self.publish(&service, state, None);
+                    self.publish(&service, state, why, false);
                 }
                 Effect::ReleasePorts => {
                     if let Some(live) = self.live.get_mut(&service) {
@@ -308,8 +316,20 @@ impl Core {
         }
     }
 
-    fn publish(&mut self, service: &str, state: State, message: Option<String>) {
-        self.seq += 1;
+    /// Begins to look after the health of a service that is ready.
+    fn start_watch(&mut self, service: &str) {
+        let Some(known) = self.fleet.get(service).filter(|s| s.state == State::Ready) else { return };
+        let Some(health) = known.spec.health.clone() else { return };
+        let Some(live) = self.live.get_mut(service) else { return };
+        if let (Some(running), None) = (&live.running, &live.probe) {
+            let watch = probe::care(service.to_owned(), known.run, health, Arc::clone(running), self.sender.clone());
+            live.probe = Some(tokio::spawn(watch).abort_handle());
+        }
+    }
+
+    /// Tells an event to everybody; a note is about a state that did not change.
+    fn publish(&mut self, service: &str, state: State, message: Option<String>, note: bool) {
+        self.seq = self.journal.next();
         let ended = matches!(state, State::Exited(_) | State::Failed { .. } | State::Backoff { .. } | State::Stopped);
         let failed = state.problem().is_some();
         let event = ServiceEvent {
@@ -317,8 +337,10 @@ impl Core {
             time_ms: crate::time::now_ms(),
             service: service.to_owned(),
             state,
+            note,
             message,
-            exit: self.fleet.get(service).and_then(|s| s.last_exit).filter(|_| ended),
+            pid: self.fleet.get(service).and_then(|s| s.pid),
+            exit: self.fleet.get(service).and_then(|s| s.last_exit).filter(|_| ended && !note),
             tail: self.live.get(service).filter(|_| failed).map(|l| l.sink.tail()).unwrap_or_default(),
         };
         self.journal.append(&event);
@@ -360,15 +382,18 @@ impl Core {
             last_exit_ms: known.last_exit_ms,
             tail: sink.filter(|_| problem.is_some()).map(|s| s.tail()).unwrap_or_default(),
             problem,
+            unhealthy: known.unhealthy.clone(),
+            paused: known.paused,
+            says: known.says.clone(),
             ports: self.ports(service),
             log_dropped: sink.map_or(0, |s| s.dropped()),
         })
     }
 
-    pub(super) fn close(&mut self, grace: Option<Duration>) {
+    pub(super) fn close(&mut self, grace: Option<Duration>, why: &str) {
         self.closing = true;
         let all: Vec<String> = self.fleet.names().cloned().collect();
-        let effects = self.fleet.stop(self.now(), &all, grace);
+        let effects = self.fleet.stop(self.now(), &all, grace, why);
         self.carry_out(effects);
     }
 

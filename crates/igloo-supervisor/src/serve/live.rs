@@ -16,6 +16,7 @@ use crate::unit::Running;
 pub(super) enum Order {
     Signal(i32),
     Kill,
+    Pause(bool),
 }
 
 pub(super) struct Live {
@@ -89,6 +90,7 @@ fn give(order: Order, running: &Arc<dyn Running>, service: &str, sender: &Sender
         let (result, act) = match order {
             Order::Signal(signal) => (running.signal(signal), format!("send signal {signal} to")),
             Order::Kill => (running.kill(), "kill".to_owned()),
+            Order::Pause(on) => (running.pause(on), if on { "freeze" } else { "let go on" }.to_owned()),
         };
         // Who has just ended can't be told anything and needn't.
         const ESRCH: i32 = 3;

@@ -5,7 +5,6 @@
 
 mod connection;
 mod core;
-mod journal;
 mod live;
 mod probe;
 mod requests;

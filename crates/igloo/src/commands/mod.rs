@@ -7,6 +7,7 @@ mod config;
 mod doctor;
 mod down;
 mod env;
+mod events;
 mod exec;
 mod fetch;
 mod gc;
@@ -16,6 +17,8 @@ mod init;
 mod internal;
 mod lock;
 mod logs;
+mod order;
+mod port;
 mod ps;
 mod registry;
 mod restart;
@@ -23,9 +26,12 @@ mod run;
 mod schema;
 mod shell;
 mod store;
+mod task;
+mod top;
 mod up;
 mod update;
 mod wait;
+mod why;
 
 use std::process::ExitCode;
 
@@ -62,6 +68,15 @@ pub enum Command {
     Start(restart::StartArgs),
     Stop(restart::StopArgs),
     Wait(wait::Args),
+    Kill(order::KillArgs),
+    Pause(order::PauseArgs),
+    Unpause(order::UnpauseArgs),
+    Reload(order::ReloadArgs),
+    Port(port::Args),
+    Events(events::Args),
+    Why(why::Args),
+    Top(top::Args),
+    Task(task::Args),
     #[command(subcommand)]
     Image(image::Command),
     #[command(subcommand)]
@@ -111,6 +126,15 @@ pub fn run(command: Command, settings: &Settings, ui: &Ui) -> Result<ExitCode, C
         Command::Start(args) => restart::start(&args, settings, ui)?,
         Command::Stop(args) => restart::stop(&args, settings, ui)?,
         Command::Wait(args) => wait::run(&args, settings, ui)?,
+        Command::Kill(args) => order::kill(&args, settings, ui)?,
+        Command::Pause(args) => order::pause(&args, settings, ui)?,
+        Command::Unpause(args) => order::unpause(&args, settings, ui)?,
+        Command::Reload(args) => order::reload(&args, settings, ui)?,
+        Command::Port(args) => port::run(&args, settings, ui)?,
+        Command::Events(args) => events::run(&args, settings, ui)?,
+        Command::Why(args) => why::run(&args, settings, ui)?,
+        Command::Top(args) => top::run(&args, settings, ui)?,
+        Command::Task(args) => return task::run(&args, settings, ui),
         Command::Image(command) => return image::run(&command, settings, ui),
         Command::Store(command) => store::run(&command, settings, ui)?,
         Command::Registry(command) => registry::run(&command, settings, ui)?,

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use igloo_ops::project;
 use igloo_ops::services::{self, Action};
 
@@ -24,6 +26,9 @@ pub struct StartArgs {
 /// Stop services, the others go on
 #[derive(Debug, clap::Args)]
 pub struct StopArgs {
+    /// Longest time to wait for services to end by themselves, in seconds; each service's own stop-grace if not given
+    #[arg(short, long, value_name = "SECONDS")]
+    timeout: Option<u64>,
     /// Services; all if none is given
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
@@ -38,7 +43,7 @@ pub fn start(args: &StartArgs, settings: &Settings, ui: &Ui) -> Result<(), Comma
 }
 
 pub fn stop(args: &StopArgs, settings: &Settings, ui: &Ui) -> Result<(), CommandError> {
-    act(Action::Stop, &args.services, settings, ui)
+    act(Action::Stop(args.timeout.map(Duration::from_secs)), &args.services, settings, ui)
 }
 
 fn act(action: Action, services: &[String], settings: &Settings, ui: &Ui) -> Result<(), CommandError> {

@@ -28,9 +28,23 @@ pub struct Args {
     /// Fail instead of changing the lock
     #[arg(long)]
     locked: bool,
+    /// Services of this profile, too; may be repeated
+    #[arg(long, value_name = "PROFILE")]
+    profile: Vec<String>,
+    /// How many of a service there are: `web=3`
+    #[arg(long, value_name = "SERVICE=N", value_parser = parse_scale)]
+    scale: Vec<(String, u32)>,
     /// Only these services and those they need
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
+}
+
+fn parse_scale(text: &str) -> Result<(String, u32), String> {
+    let number = |n: &str| n.parse().ok().filter(|n| (1..=100).contains(n));
+    match text.split_once('=').map(|(name, n)| (name, number(n))) {
+        Some((name, Some(n))) => Ok((name.to_owned(), n)),
+        _ => Err("write `SERVICE=N`, from 1 to 100".to_owned()),
+    }
 }
 
 pub fn run(args: &Args, settings: &Settings, ui: &Ui) -> Result<(), CommandError> {
@@ -42,6 +56,8 @@ pub fn run(args: &Args, settings: &Settings, ui: &Ui) -> Result<(), CommandError
         timeout: Duration::from_secs(args.timeout),
         locked: args.locked,
         dry_run: args.dry_run,
+        profiles: settings.profiles(&args.profile),
+        scale: args.scale.iter().cloned().collect(),
     };
     let foreground = !args.detach && !args.wait && !args.dry_run;
     let result = services::up(&ctx, &mut project, &options)?;

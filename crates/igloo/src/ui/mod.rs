@@ -85,6 +85,12 @@ impl Ui {
         out.flush()
     }
 
+    /// What a program that runs for us wrote to its standard error.
+    pub fn print_error_bytes(&self, bytes: &[u8]) -> io::Result<()> {
+        self.clear();
+        io::stderr().lock().write_all(bytes)
+    }
+
     /// Talk: one line on standard error, unless `--quiet`.
     pub fn say(&self, text: impl AsRef<str>) {
         if !self.quiet {

@@ -13,6 +13,11 @@ impl Table {
         Self { rows: vec![heading.iter().map(|h| h.to_string()).collect()] }
     }
 
+    /// Without a heading.
+    pub fn bare() -> Self {
+        Self { rows: Vec::new() }
+    }
+
     /// One more row.
     pub fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
         self.rows.push(cells.into_iter().map(Into::into).collect());

@@ -13,6 +13,7 @@ mod hook;
 mod image;
 mod init;
 mod ladder;
+mod lifecycle;
 mod lock;
 mod nix_image;
 mod nix_shell;
