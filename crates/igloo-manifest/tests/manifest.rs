@@ -109,7 +109,7 @@ fn unknown_keys() {
               = did you mean `run`? the command, as a list of words; no shell is involved
             8:1-8:11 `depends_on`: a service has no key `depends_on`
               | unknown key
-              = did you mean `needs`? the services that must be ready first
+              = did you mean `needs`? what must be ready first
         "#]],
     );
     check(
@@ -667,4 +667,43 @@ fn patterns_of_what_stays_out_are_checked() {
     let error = copy(r#""target/""#).expect_err("a slash");
     assert_eq!(error.diagnostics[0].message, "`target/` must not begin or end with a slash");
     assert_eq!(error.diagnostics[0].help.as_deref(), Some("write `target`"));
+}
+
+#[test]
+fn lifecycles_are_read_and_their_faults_pointed_at() {
+    let head = "[project]\nname = \"p\"\n[sources.debian]\nsuite = \"bookworm\"\n";
+    let read = |text: &str| igloo_manifest::parse(&format!("{head}{text}"), "igloo.toml".as_ref());
+    let manifest = read(
+        "[services.web]\nrun = [\"a\"]\nenv = { A = \"1\", B = \"1\" }\nvolumes = [\"data:/data\"]\nrestart = \"on-failure:3\"\n\
+         [tasks.job]\nof = \"web\"\nrun = [\"b\"]\nenv = { B = \"2\" }\nevery = \"5m\"\n",
+    )
+    .expect("parse");
+    let job = &manifest.services["job"];
+    assert_eq!(job.content.env.values().map(String::as_str).collect::<Vec<_>>(), ["1", "2"]);
+    assert_eq!(job.volumes.len(), 1);
+    assert_eq!(manifest.environment_key("job"), "services.web");
+    assert_eq!(manifest.services["web"].backoff.tries, Some(4));
+    let messages = |text: &str| -> Vec<String> {
+        read(text).expect_err("a fault").diagnostics.into_iter().map(|d| d.message).collect()
+    };
+    let service = |rest: &str| messages(&format!("[services.web]\nrun = [\"a\"]\n{rest}\n"));
+    assert_eq!(service("health = { interval = \"1s\" }"), ["`health` does not say what to try"]);
+    assert_eq!(service("health = { tcp = 1, status = 200 }"), ["`status` is for `http`"]);
+    assert_eq!(service("health = { tcp = 1, interval = \"0s\" }"), ["`interval` cannot be zero"]);
+    assert_eq!(service("ready = { http = \"http://x/\", status = 99 }"), ["that is no status of HTTP"]);
+    assert_eq!(
+        service("ready = { http = \"http://x/\", headers = { \"a b\" = \"\" } }"),
+        ["`a b` can't be sent as a header"]
+    );
+    assert_eq!(service("restart = \"on-failure:x\""), ["`on-failure:x` does not say how often"]);
+    assert_eq!(service("restart = \"sometimes\""), ["`sometimes` is no value of `restart`"]);
+    assert_eq!(service("needs = [{ service = \"nobody\" }]"), ["there is no service `nobody`"]);
+    assert_eq!(
+        service("watch = [{ path = \"src\", action = \"sync\" }]"),
+        ["that watch does not say what is copied where"]
+    );
+    assert_eq!(service("ports = [\"80:80\"]\nreplicas = 2"), ["replicas can't all have one port"]);
+    assert_eq!(service("[tasks.web]\nrun = [\"b\"]"), ["there is a service `web`, too"]);
+    assert_eq!(service("[tasks.job]\nof = \"wep\"\nrun = [\"b\"]"), ["there is no service `wep`"]);
+    assert_eq!(service("[tasks.job]\nrun = [\"b\"]\nneeds = [\"job\"]"), ["`job` needs itself"]);
 }
