@@ -45,7 +45,7 @@ pub(crate) struct Service {
     after: After,
     /// When the present state's timer is due; earlier or older timers are ignored.
     due: Option<Duration>,
-    ready_at: Option<Duration>,
+    pub(crate) ready_at: Option<Duration>,
     /// Ends in a row without a healthy period.
     failures: u32,
     /// It was killed and did not end: the one failure that asking for a stop does not settle.

@@ -28,11 +28,17 @@ const BACKLOG: usize = 4096;
 /// else still holds its pipe.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
+/// A service that shows in no way that it is ready must have run so long before anybody is told that it is up: what ends
+/// at once was not. What needs it is started without this pause.
+const SETTLING: Duration = Duration::from_millis(100);
+
 /// Something that is due at a time.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Alarm {
     Service(String, Run, Timer),
     Waiter(u64),
+    /// Something that is waited for may be true by now.
+    Look,
 }
 
 pub(super) struct Core {
@@ -129,7 +135,7 @@ impl Core {
                         self.answer(waiter, true);
                     }
                 }
-                None => {}
+                Some(Reverse((_, Alarm::Look))) | None => {}
             }
         }
     }
@@ -218,6 +224,9 @@ impl Core {
                         && state != State::Running
                     {
                         live.stop_probe();
+                    }
+                    if state == State::Ready {
+                        self.alarms.push(Reverse((self.now().mono + SETTLING, Alarm::Look)));
                     }
                     self.publish(&service, state, why, false);
                 }
@@ -395,6 +404,19 @@ impl Core {
         let all: Vec<String> = self.fleet.names().cloned().collect();
         let effects = self.fleet.stop(self.now(), &all, grace, why);
         self.carry_out(effects);
+    }
+
+    /// How far a service is on the way to `goal`, for those who wait for it.
+    pub(super) fn progress(&self, name: &str, goal: Goal) -> Progress {
+        let progress = self.fleet.progress(name, goal);
+        let unproved = |s: &crate::machine::service::Service| {
+            let young = s.ready_at.is_some_and(|at| at + SETTLING > self.now().mono);
+            s.state == State::Ready && s.spec.ready.is_none() && young
+        };
+        match progress {
+            Progress::Reached if goal == Goal::Up && self.fleet.get(name).is_some_and(unproved) => Progress::Pending,
+            progress => progress,
+        }
     }
 
     fn is_down(&self) -> bool {

@@ -239,13 +239,12 @@ impl Core {
     }
 
     pub(super) fn settle_waiters(&mut self) {
-        let fleet = &self.fleet;
         let settled: Vec<u64> = self
             .waiters
             .iter()
             .filter(|(_, w)| {
-                let there = || w.services.iter().all(|s| fleet.progress(s, w.goal) != Progress::Pending);
-                w.reply.is_closed() || (there() && !(w.gone && fleet.is_removing()))
+                let there = || w.services.iter().all(|s| self.progress(s, w.goal) != Progress::Pending);
+                w.reply.is_closed() || (there() && !(w.gone && self.fleet.is_removing()))
             })
             .map(|(id, _)| *id)
             .collect();
@@ -259,7 +258,7 @@ impl Core {
     pub(super) fn answer(&self, waiter: Waiter, timed_out: bool) {
         let status = |name: &String| {
             let mut status = self.status(name)?;
-            match self.fleet.progress(name, waiter.goal) {
+            match self.progress(name, waiter.goal) {
                 // A process that can't be killed is a problem even for who wants it stopped.
                 Progress::Reached if self.fleet.get(name).is_some_and(|s| s.undead) => {}
                 Progress::Reached => status.problem = None,
