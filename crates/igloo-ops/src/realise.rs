@@ -57,6 +57,8 @@ pub struct Realised {
 
 /// Staged archives of so many bytes are registered before the end, so that a run that is killed has not worked in vain.
 const REGISTER: u64 = 512 << 20;
+/// From so many bytes of archives on, the disk is told to write early.
+const LARGE: u64 = 64 << 20;
 /// How many questions are asked of caches at a time.
 pub(crate) const QUESTIONS: usize = 16;
 /// How many archives are under way at a time.
@@ -264,6 +266,8 @@ impl Run<'_> {
         let next = AtomicUsize::new(0);
         let stop = AtomicBool::new(false);
         let (send, receive) = sync_channel(missing.len());
+        let (staging, staged) = sync_channel(0);
+        let large = missing.iter().map(|one| one.nar_size).sum::<u64>() > LARGE;
         let threads = TRANSFERS.max(std::thread::available_parallelism().map_or(1, |n| n.get())).min(missing.len());
         let mut failure = None;
         let mut waiting: Vec<Staged> = Vec::new();
@@ -285,6 +289,9 @@ impl Run<'_> {
                 });
             }
             drop(send);
+            if large {
+                scope.spawn(move || self.store.write_out(&staged));
+            }
             for result in receive {
                 match result {
                     Ok((staged, source, size)) => {
@@ -304,6 +311,7 @@ impl Run<'_> {
                     }
                 }
             }
+            drop(staging);
         });
         let registered = register(self.store, &mut waiting, &mut valid);
         match failure {

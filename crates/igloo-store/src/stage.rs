@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, SystemTime};
 
 use igloo_base::file::remove_tree;
 use igloo_base::{At, Sha256};
@@ -18,6 +19,9 @@ use crate::locks::PathLock;
 use crate::staging::StagedTree;
 use crate::tree;
 use crate::unpack::{DebSource, content_path, unpack};
+
+/// So often the disk is told to write early.
+const PERIOD: Duration = Duration::from_millis(200);
 
 /// An object that is complete but not yet in the store. Dropped, it is removed.
 #[derive(Debug)]
@@ -116,6 +120,15 @@ impl Store {
             }
         }
         Ok(staged.iter().map(|s| s.info.clone()).collect())
+    }
+
+    /// Has the disk write while others stage, until all senders of `ended` are gone: so that little is left to wait for when
+    /// it all is registered.
+    pub fn write_out(&self, ended: &Receiver<()>) {
+        while ended.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
+            // What fails here fails again when it matters.
+            let _ = self.sync();
+        }
     }
 
     /// Waits until the disk has everything that was written.
