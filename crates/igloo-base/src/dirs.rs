@@ -18,6 +18,7 @@ use crate::digest::Sha256;
 /// | `cache/oci/…` | layers and documents of images by digest | yes |
 /// | `state/projects/<project>/` | known projects, logs, service state | history only |
 /// | `state/registry/<repository>/` | locks of images that were built on pull | then newer versions |
+/// | `state/builder/…` | keys and the project of `igloo builder` | then it has other keys |
 /// | `runtime/<project>/` | sockets and locks of running projects | at boot |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dirs {
@@ -60,6 +61,11 @@ impl Dirs {
     /// Locks of images that this machine's registry built when they were pulled.
     pub fn registry_locks(&self) -> PathBuf {
         self.state.join("registry")
+    }
+
+    /// Keys and the project of `igloo builder`.
+    pub fn builder(&self) -> PathBuf {
+        self.state.join("builder")
     }
 
     /// Durable state of one project.

@@ -13,6 +13,12 @@ const RUNTIME: [&str; 2] = ["base-files", "base-passwd"];
 /// What a devcontainer has where names without a prefix are nixpkgs'.
 const DEVCONTAINER_OF_NIX: [&str; 3] = ["@base", "git", "direnv"];
 
+/// What a builder has, as a service and as an image: Nix, a way to log in, and the shell that Nix's sandboxes show.
+pub const BUILDER: [&str; 4] = ["base-files", "busybox-static", "nix-bin", "openssh-server"];
+
+/// What an image of a builder has beside that: it reaches caches.
+const BUILDER_IMAGE: [&str; 1] = ["ca-certificates"];
+
 impl Manifest {
     /// Whether an image has an environment of its own in the lock, instead of that of what it is made of.
     pub fn image_is_resolved(&self, image: &str) -> bool {
@@ -20,7 +26,7 @@ impl Manifest {
             let more = !image.content.packages.is_empty()
                 || image.content.base.is_some()
                 || image.content.recommends.is_some()
-                || image.kind == ImageKind::Devcontainer;
+                || image.kind != ImageKind::Runtime;
             image.of.is_none() || more
         })
     }
@@ -40,7 +46,13 @@ impl Manifest {
         };
         let debian = self.unprefixed_are_debians();
         if image.kind == ImageKind::Devcontainer {
-            add(&mut content, if debian { &DEVCONTAINER } else { &DEVCONTAINER_OF_NIX });
+            add(&mut content, if debian { &DEVCONTAINER[..] } else { &DEVCONTAINER_OF_NIX[..] });
+        }
+        if image.kind == ImageKind::Builder {
+            content.base = content.base.or(Some(Base::None));
+            let source = if debian { "" } else { "debian:" };
+            let names = BUILDER.iter().chain(&BUILDER_IMAGE).map(|name| format!("{source}{name}"));
+            add(&mut content, &names.collect::<Vec<_>>());
         }
         // Nothing that isn't asked for but the names of users and of the release, which servers and scanners look up.
         // What a service runs in is asked for by the service.
@@ -84,10 +96,10 @@ fn over(below: &Content, content: &Content) -> Content {
 }
 
 /// Adds packages that a kind of image has, unless they are there or left out.
-fn add(content: &mut Content, packages: &[&str]) {
-    for text in packages {
+fn add<T: AsRef<str>>(content: &mut Content, packages: &[T]) {
+    for text in packages.iter().map(AsRef::as_ref) {
         let out = format!("!{text}");
-        if content.packages.iter().all(|p| p.text != *text && p.text != out) {
+        if content.packages.iter().all(|p| p.text != text && p.text != out) {
             content.packages.push(implied(text));
         }
     }
@@ -96,7 +108,11 @@ fn add(content: &mut Content, packages: &[&str]) {
 fn implied(text: &str) -> PackageSpec {
     let kind = match text.strip_prefix('@') {
         Some(set) => SpecKind::Set(set.to_owned()),
-        None => SpecKind::Package { source: None, name: text.to_owned(), version: None, suite: None },
+        None => {
+            let (source, name) = text.split_once(':').map_or((None, text), |(source, name)| (Some(source), name));
+            let source = source.map(str::to_owned);
+            SpecKind::Package { source, name: name.to_owned(), version: None, suite: None }
+        }
     };
     PackageSpec { text: text.to_owned(), span: 0..0, kind }
 }

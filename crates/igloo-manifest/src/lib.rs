@@ -6,7 +6,7 @@
 pub mod edit;
 pub mod error;
 pub mod glob;
-mod image;
+pub mod image;
 mod keys;
 pub mod lock;
 pub mod manifest;

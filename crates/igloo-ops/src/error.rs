@@ -410,14 +410,6 @@ pub enum OpsError {
     /// A project without images.
     #[error("igloo.toml declares no image; write `[images.NAME]` with `of = \"services.NAME\"` or `packages`")]
     NoImages,
-    /// Something of an image that this igloo can't make.
-    #[error("image `{image}` asks for {what}, which this igloo can't do yet")]
-    ImageNotYet {
-        /// The image.
-        image: String,
-        /// What it asks for.
-        what: &'static str,
-    },
     /// A file of an image that is too large to be held in memory.
     #[error("`{}` is too large for `files` of image `{image}`; use `copy`", path.display())]
     FileTooLarge {
@@ -570,6 +562,15 @@ pub enum OpsError {
         /// The path.
         path: String,
     },
+    /// A builder that was never brought up.
+    #[error("there is no builder yet")]
+    NoBuilder,
+    /// A builder that runs and does not build.
+    #[error("the builder runs, but nix cannot build through it")]
+    BuilderUnproved {
+        /// What Nix said.
+        source: igloo_remote::NixError,
+    },
     /// Our own JSON.
     #[error("cannot write or read a record of igloo's own")]
     Json(#[source] serde_json::Error),
@@ -594,6 +595,8 @@ impl OpsError {
             OpsError::NoPins { .. } => "run `npins init` or `niv init`, or name a flake".into(),
             OpsError::NoNixShell { .. } => "name one: `igloo shell --nix REF`, as `nix develop` takes it".into(),
             OpsError::Nix(igloo_remote::NixError::Missing) => "install Nix, or put its `nix` on PATH".into(),
+            OpsError::NoBuilder => "`igloo builder up` starts one".into(),
+            OpsError::BuilderUnproved { .. } => "`igloo builder status` tells how it is".into(),
             OpsError::NoTemplate { .. } => "`igloo init --template list` tells what there is".into(),
             OpsError::BadLock { .. } => "restore it from version control, or remove it and run `igloo lock`".into(),
             OpsError::OtherObject { .. } => {

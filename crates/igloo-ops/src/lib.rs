@@ -3,6 +3,7 @@
 //! The way of a project: [`project`] finds and reads it, [`lock`] decides on versions, [`fetch`] brings packages into
 //! the store, [`environment`] assembles them, and then [`shell`] enters or [`services`] starts what was declared.
 
+pub mod builder;
 pub mod caches;
 pub mod config;
 pub mod context;

@@ -116,9 +116,18 @@ fn images(cx: &mut Context, manifest: &Manifest, places: &Places) {
     for (name, image) in &manifest.images {
         let span = places.images.get(name).cloned().unwrap_or_default();
         let empty = image.of.is_none() && image.content.packages.is_empty() && image.content.copy.is_empty();
-        if empty && image.kind != ImageKind::Devcontainer {
+        if empty && image.kind == ImageKind::Runtime {
             let message = format!("image `{name}` has nothing in it");
             cx.error(span, message, "", Some("say `of = \"services.NAME\"`, or list `packages`".to_owned()));
+        } else if image.kind == ImageKind::Builder {
+            let others = image.of.is_some() || image.run.is_some() || image.entrypoint.is_some();
+            if others || image.content.user.is_some() {
+                let message = format!("image `{name}` is a builder, which has its own command and user");
+                cx.error(span, message, "", Some("leave out `of`, `run`, `entrypoint` and `user`".to_owned()));
+            } else if !manifest.sources.values().any(|source| matches!(source, Source::Debian(_))) {
+                let message = format!("image `{name}` is a builder, whose Nix and ssh are Debian's");
+                cx.error(span, message, "", Some("declare `[sources.debian]` with a `suite`".to_owned()));
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use igloo_base::file::create_dirs;
 use igloo_base::{At as _, System};
 use igloo_image::plan::{FleetImage, FleetPackage};
 use igloo_image::{Blobs, Compression, ImageSpec, Package, PackageKind};
-use igloo_manifest::{ImageKind, LayerCompression, Lock};
+use igloo_manifest::{LayerCompression, Lock};
 use igloo_store::Store;
 
 use super::{Made, annotations, blobs, chosen, kept, nix, plan, source_package, spec};
@@ -111,11 +111,6 @@ fn specs(
     names: &[String],
     options: &Options,
 ) -> Result<Vec<Planned>, OpsError> {
-    for name in names {
-        if project.manifest.images[name].kind == ImageKind::Builder {
-            return Err(OpsError::ImageNotYet { image: name.clone(), what: "`kind = \"builder\"`" });
-        }
-    }
     let keys: Vec<String> = names.iter().filter_map(|name| project.manifest.image_environment(name)).collect();
     let mut unique = keys.clone();
     unique.sort();

@@ -12,6 +12,7 @@ use igloo_manifest::lock::LockedPath;
 use igloo_store::{PathInfo, SCHEMA, Store, database_of};
 
 use super::spec::OfNix;
+use crate::builder::content as builder;
 use crate::error::OpsError;
 use crate::nix;
 
@@ -129,6 +130,17 @@ pub(super) fn database(additions: &mut Additions, of_nix: &OfNix<'_>, (uid, gid)
     // Before what the manifest puts there.
     additions.entries.splice(0..0, entries);
     Ok(())
+}
+
+/// What makes an image a builder. Its store is root's, and the group's whose members build.
+pub(super) fn builder(additions: &mut Additions) {
+    let store = Entry::dir("nix/store").with(0o1775, 0, builder::GROUP);
+    let files = builder::files().into_iter().map(|(path, file)| match file {
+        builder::File::Text(text, true) => Entry::bytes(path, text).with(0o755, 0, 0),
+        builder::File::Text(text, false) => Entry::bytes(path, text),
+        builder::File::Link(target) => Entry::link(path, target),
+    });
+    additions.entries.extend([store].into_iter().chain(files));
 }
 
 const CONF: &str = "\

@@ -14,6 +14,7 @@ use igloo_manifest::template;
 use igloo_manifest::words::signal_name;
 use igloo_manifest::{Content, Image, ImageFileContent, ImageKind, Port, Probe, Service, Volume};
 
+use crate::builder::content as builder;
 use crate::error::OpsError;
 use crate::project::Project;
 
@@ -56,8 +57,12 @@ pub(super) fn spec(
     if of_nix.alone {
         super::nix::skeleton(&mut additions);
     }
-    if image.nix_db {
+    let is_builder = image.kind == ImageKind::Builder;
+    if image.nix_db || (is_builder && !of_nix.closure.is_empty()) {
         super::nix::database(&mut additions, of_nix, (uid, gid))?;
+    }
+    if is_builder {
+        super::nix::builder(&mut additions);
     }
     for file in &image.files {
         let (uid, gid) = match &file.owner {
@@ -81,7 +86,9 @@ pub(super) fn spec(
         let mode = file.mode.unwrap_or(entry.mode);
         additions.entries.push(entry.with(mode, uid, gid));
     }
-    let volumes = image.volumes.clone().unwrap_or_else(|| service.map(named_volumes).unwrap_or_default());
+    let of_kind = if is_builder { builder::VOLUMES.map(str::to_owned).to_vec() } else { Vec::new() };
+    let of_service = || service.map(named_volumes).unwrap_or(of_kind);
+    let volumes = image.volumes.clone().unwrap_or_else(of_service);
     additions.directories.extend(volumes.iter().map(|path| (path.clone(), uid, gid)));
     additions.directories.extend(content.workdir.iter().map(|path| (path.clone(), uid, gid)));
     let mut env = environment.env.clone();
@@ -99,11 +106,13 @@ pub(super) fn spec(
     env.extend(values);
     let set = |paths: Vec<String>| paths.into_iter().map(|path| (path, Empty {})).collect::<BTreeMap<_, _>>();
     let ports = image.ports.as_ref().or(service.map(|s| &s.ports)).map(|p| p.iter().map(port).collect());
+    let ports = ports.or_else(|| is_builder.then(|| vec!["22/tcp".to_owned()]));
+    let entrypoint = is_builder.then(|| builder::COMMAND.map(str::to_owned).to_vec());
     let config = Config {
         user: person.map(|(uid, gid)| format!("{uid}:{gid}")),
         exposed_ports: ports.filter(|p: &Vec<String>| !p.is_empty()).map(set),
         env: Some(env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()),
-        entrypoint: image.entrypoint.clone(),
+        entrypoint: image.entrypoint.clone().or(entrypoint),
         cmd: image.run.clone().or_else(|| service.map(|s| s.run.clone())).or_else(|| default_command(image.kind)),
         volumes: Some(volumes).filter(|v| !v.is_empty()).map(set),
         working_dir: content.workdir.clone().or_else(|| home(image.kind, account.as_ref())),

@@ -39,7 +39,7 @@ pub use audit::{Audited, Security, audit, security};
 pub use igloo_container::audit::{Check, Verdict};
 
 /// How to bring services up.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct UpOptions {
     /// Only these and what they need; all if empty.
     pub services: Vec<String>,

@@ -3,6 +3,7 @@
 mod add;
 mod allow;
 mod audit;
+mod builder;
 mod config;
 mod doctor;
 mod down;
@@ -80,6 +81,8 @@ pub enum Command {
     #[command(subcommand)]
     Image(image::Command),
     #[command(subcommand)]
+    Builder(builder::Command),
+    #[command(subcommand)]
     Store(store::Command),
     #[command(subcommand)]
     Registry(registry::Command),
@@ -136,6 +139,7 @@ pub fn run(command: Command, settings: &Settings, ui: &Ui) -> Result<ExitCode, C
         Command::Top(args) => top::run(&args, settings, ui)?,
         Command::Task(args) => return task::run(&args, settings, ui),
         Command::Image(command) => return image::run(&command, settings, ui),
+        Command::Builder(command) => return builder::run(&command, settings, ui),
         Command::Store(command) => store::run(&command, settings, ui)?,
         Command::Registry(command) => registry::run(&command, settings, ui)?,
         Command::Gc(args) => gc::run(&args, settings, ui)?,

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout)]
 
 mod audit;
+mod builder;
 mod copy;
 mod flake;
 mod guestbook;

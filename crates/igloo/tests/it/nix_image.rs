@@ -28,6 +28,9 @@ run = ["hello"]
 packages = ["hello", "libgreet.bin", "debian:nix-bin", "debian:base-passwd", "debian:busybox-static"]
 nix-db = true
 run = ["hello"]
+[images.stocked]
+kind = "builder"
+packages = ["hello"]
 "#;
 
 /// Digests by image, as a build prints them.
@@ -58,6 +61,14 @@ busybox test ! -e "$added"
 hello
 "#;
 
+/// What holds in an image of a builder, before it is one.
+const STOCKED: &str = r#"
+set -e
+busybox stat -c '%a %g' /nix/store
+nix-store --verify --check-contents
+nix path-info --all | busybox wc -l
+"#;
+
 #[test]
 fn nixs_packages_are_in_images_and_nix_works_in_one() {
     let Some(root) = people().into_iter().next().filter(|_| nix_works()) else { return };
@@ -73,6 +84,9 @@ fn nixs_packages_are_in_images_and_nix_works_in_one() {
     assert!(why.contains("nix:hello=2.12-"), "{why}");
     let hello = ok(world.igloo(&["image", "ls", "mixed", "/usr/local/bin/hello"]));
     let hello = hello.split_once(" -> ").expect("a link").1.trim().trim_end_matches("/bin/hello").to_owned();
+    // A builder whose store is not empty.
+    let stocked = ["image", "run", "stocked", "--entrypoint", "/usr/bin/busybox", "--", "sh", "-c", STOCKED];
+    assert_eq!(ok(world.igloo(&stocked)), "1775 30000\n4\n");
     // Planned together, images share what they share.
     ok(world.igloo(&["image", "plan", "--fleet", "."]));
     built(&world, true);
