@@ -260,9 +260,10 @@ pub(crate) static SERVICE: Table = Table {
         COPY_KEY,
         RECOMMENDS,
         BASE_KEY,
-        key("run", COMMAND, "The command, as a list of words; no shell is involved.")
-            .required()
-            .also(&["command", "cmd", "entrypoint", "exec", "start"]),
+        key("run", COMMAND, "The command, as a list of words; no shell is involved. An image has one of its own.")
+            .also(&["command", "cmd", "exec", "start"]),
+        key("image", TEXT, "Instead of packages: somebody else's image, `HOST/NAME:TAG`, `oci:DIR` or `./FILE.tar`."),
+        key("entrypoint", COMMAND, "Words before the command of an image, instead of the image's own."),
         key("setup", COMMAND, "A command to run once before the first start, while the volumes are empty.")
             .also(&["init", "pre-start"]),
         NEEDS,

@@ -264,6 +264,10 @@ impl Isolation {
 pub struct Service {
     /// What is in it.
     pub content: Content,
+    /// Instead of packages: an image of somebody else's, in a registry or in a file.
+    pub image: Option<String>,
+    /// Words before the command of an image, instead of the image's own.
+    pub entrypoint: Option<Vec<String>>,
     /// The command, as words.
     pub run: Vec<String>,
     /// Run once before the first start, while the volumes are empty.

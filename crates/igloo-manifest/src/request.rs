@@ -89,7 +89,18 @@ impl Manifest {
 
     /// False for a task that has a service's.
     fn has_own_environment(&self, service: &str) -> bool {
-        self.services.get(service).and_then(|s| s.task.as_ref()).is_none_or(|task| task.of.is_none())
+        let service = self.services.get(service);
+        service.is_none_or(|s| s.image.is_none() && s.task.as_ref().is_none_or(|task| task.of.is_none()))
+    }
+
+    /// The images of others that services are, each once.
+    pub fn foreign_images(&self) -> BTreeSet<&str> {
+        self.services.values().filter_map(|s| s.image.as_deref()).collect()
+    }
+
+    /// The image that an environment's key stands for, if it stands for none of packages: `services.web`.
+    pub fn foreign_image(&self, key: &str) -> Option<&str> {
+        self.services.get(key.strip_prefix("services.")?)?.image.as_deref()
     }
 
     /// Tools that the built-in sets in use cannot give, each with the reason.
@@ -245,6 +256,9 @@ pub fn request_digest(manifest: &Manifest) -> Sha256 {
         for excluded in &request.excludes {
             line(&mut text, &["exclude", excluded]);
         }
+    }
+    for image in manifest.foreign_images() {
+        line(&mut text, &["image", image]);
     }
     Sha256::of(text.as_bytes())
 }

@@ -195,7 +195,15 @@ mod tests {
         visit(&schema(), &json(&example), "", &mut missing);
         // Only one probe and one kind of file at a time; the other probes are in `[services.b]` to `[services.e]`.
         missing.retain(|m| {
-            let alone = [".services.a.ready.", ".services.a.health.", ".services.a.secrets.", ".images.a.files[0]."];
+            let alone = [
+                ".services.a.ready.",
+                ".services.a.health.",
+                ".services.a.secrets.",
+                ".images.a.files[0].",
+                // A service has packages or an image.
+                ".services.a.image",
+                ".services.a.entrypoint",
+            ];
             alone.iter().all(|p| !m.starts_with(p)) && m != ".tasks.task.of" && m != ".images.a.packages"
         });
         assert_eq!(missing, [""; 0]);

@@ -126,6 +126,17 @@ pub fn spec(text: &str) -> Result<SpecKind> {
     Ok(SpecKind::Package { source, name: name.to_owned(), version, suite: suite.map(str::to_owned) })
 }
 
+/// An image of somebody else's: `HOST/NAME:TAG`, or a file or directory.
+pub fn foreign_image(text: &str) -> Result<()> {
+    let is_file = text.starts_with(['.', '/']) || text.starts_with("oci:") || text.contains("-archive:");
+    let host = text.split_once('/').is_some_and(|(host, _)| host.contains(['.', ':']) || host == "localhost");
+    if text.chars().any(|c| c.is_whitespace() || c.is_control()) || !(is_file || host) {
+        let help = "write `HOST/NAME:TAG`, or a path: `./image.tar`, `oci:DIR`";
+        return Err(BadText::new(format!("`{text}` names neither a registry nor a file"), help));
+    }
+    Ok(())
+}
+
 /// A login name as `useradd` takes it.
 pub fn login(text: &str) -> Result<()> {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';

@@ -101,12 +101,13 @@ fn unknown_keys() {
     check(
         "[services.db]\nimage = \"x\"\ncommand = [\"x\"]\ndepends_on = []\n",
         expect![[r#"
-            6:1-6:6 `image`: a service has no key `image`
-              | unknown key
-              = did you mean `packages`? the packages in it
+            5:11-5:13 `db`: service `db` has nothing to run
+              = add `run = ["program", "argument"]`, or an `image`
+            6:10-6:11 `x`: `x` names neither a registry nor a file
+              = write `HOST/NAME:TAG`, or a path: `./image.tar`, `oci:DIR`
             7:1-7:8 `command`: a service has no key `command`
               | unknown key
-              = did you mean `run`? the command, as a list of words; no shell is involved
+              = did you mean `run`? the command, as a list of words; no shell is involved. An image has one of its own
             8:1-8:11 `depends_on`: a service has no key `depends_on`
               | unknown key
               = did you mean `needs`? what must be ready first
@@ -135,13 +136,12 @@ fn missing_keys() {
     check(
         "[services.db]\ncopy = [{ from = \"x\" }]\n",
         expect![[r#"
-        5:11-5:13 `db`: a service needs `run`
-          | `run` is missing
-          = the command, as a list of words; no shell is involved
-        6:9-6:23 `{ from = "x" }`: a copy needs `to`
-          | `to` is missing
-          = an absolute path in the environment
-    "#]],
+            5:11-5:13 `db`: service `db` has nothing to run
+              = add `run = ["program", "argument"]`, or an `image`
+            6:9-6:23 `{ from = "x" }`: a copy needs `to`
+              | `to` is missing
+              = an absolute path in the environment
+        "#]],
     );
     check_whole(
         "[project]\nname = \"x\"\n[sources.debian]\n",

@@ -43,6 +43,7 @@ pub fn realise(
     keys: &[String],
     locked: bool,
 ) -> Result<Vec<Realised>, OpsError> {
+    lock::ensure(ctx, project, locked)?;
     let store = Store::open(ctx.dirs.store_root())?;
     let found = realise_on(ctx, project, &store, System::current(), keys, locked)?;
     let profiles = profiles(ctx, project, &store, System::current(), keys, locked)?;
@@ -50,11 +51,20 @@ pub fn realise(
         .zip(found)
         .zip(profiles)
         .map(|((key, environment), profile)| {
-            let content = project.manifest.content_of(key);
-            let copied = copy::realise(ctx, project, &store, key, content.as_deref())?;
-            Ok(Realised { environment, copies: copied.into_iter().map(|(_, data)| data).collect(), profile })
+            Ok(Realised { environment, copies: copies_in(ctx, project, &store, key)?, profile })
         })
         .collect()
+}
+
+/// `data/` of the objects made from what an environment's key says to `copy`.
+pub(crate) fn copies(ctx: &Context<'_>, project: &Project, key: &str) -> Result<Vec<PathBuf>, OpsError> {
+    copies_in(ctx, project, &Store::open(ctx.dirs.store_root())?, key)
+}
+
+fn copies_in(ctx: &Context<'_>, project: &Project, store: &Store, key: &str) -> Result<Vec<PathBuf>, OpsError> {
+    let content = project.manifest.content_of(key);
+    let copied = copy::realise(ctx, project, store, key, content.as_deref())?;
+    Ok(copied.into_iter().map(|(_, data)| data).collect())
 }
 
 /// Nix's packages of environments whose lock is current; what is missing of their closures is fetched or built.

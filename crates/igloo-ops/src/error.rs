@@ -77,6 +77,12 @@ pub enum OpsError {
     /// An edit of a manifest that Nix made.
     #[error("the manifest is generated, and can't be changed: change what it is generated from")]
     GeneratedManifest,
+    /// A file with an image that is another than the lock has.
+    #[error("`{image}` is another image than igloo.lock says; `igloo update` takes it")]
+    ImageMoved {
+        /// As the manifest names it.
+        image: String,
+    },
     /// A list of a closure, as Nix gives it to builds, that is none.
     #[error("`{}` has no `closure` of store paths", path.display())]
     BadClosure {

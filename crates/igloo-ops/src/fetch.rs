@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::environment;
 use crate::error::OpsError;
+use crate::image::service;
 use crate::lock;
 use crate::project::Project;
 
@@ -45,6 +46,9 @@ pub fn fetch_project(ctx: &Context<'_>, project: &mut Project, locked: bool) -> 
     // One of two sources is listed twice.
     keys.dedup();
     let realised = environment::realise(ctx, project, &keys, locked)?;
+    for image in project.manifest.foreign_images() {
+        service::realise(ctx, project, image)?;
+    }
     Ok(Summary { packages: digests.len(), fetched: digests.len() - there, environments: realised.len() })
 }
 

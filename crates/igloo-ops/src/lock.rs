@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::error::OpsError;
 use crate::fetch::FRESH;
+use crate::image::service;
 use crate::nix;
 use crate::project::Project;
 
@@ -76,6 +77,14 @@ pub(crate) enum Keep<'k> {
 }
 
 impl Keep<'_> {
+    fn keeps_image(self, image: &str) -> bool {
+        match self {
+            Keep::All => true,
+            Keep::None => false,
+            Keep::Except(what) => !what.iter().any(|w| w == image),
+        }
+    }
+
     fn keeps(self, package: &LockedPackage) -> bool {
         match self {
             Keep::All => true,
@@ -100,7 +109,9 @@ pub fn lock(ctx: &Context<'_>, project: &mut Project, options: Options) -> Resul
 /// Moves what is named (everything if nothing is) to the newest versions.
 pub fn update(ctx: &Context<'_>, project: &mut Project, what: &[String]) -> Result<Outcome, OpsError> {
     if let Some(lock) = project.lock()? {
-        let known = |w: &String| lock.packages.iter().any(|p| p.name == *w) || lock.sources.contains_key(w);
+        let known = |w: &String| {
+            lock.packages.iter().any(|p| p.name == *w) || lock.sources.contains_key(w) || lock.images.contains_key(w)
+        };
         if let Some(one) = what.iter().find(|w| !known(w) && lock.outputs.iter().any(|o| o.name == **w)) {
             return Err(OpsError::MovesWithSource { what: one.clone() });
         }
@@ -232,6 +243,14 @@ pub(crate) fn resolve(ctx: &Context<'_>, project: &Project, keep: Keep<'_>, refr
                 add(&mut lock, old, request, *system, &resolution);
             }
         }
+    }
+    for image in project.manifest.foreign_images() {
+        let known = old.and_then(|old| old.images.get(image)).filter(|_| keep.keeps_image(image));
+        let digest = match known {
+            Some(digest) => digest.clone(),
+            None => service::resolve(ctx, project, image)?,
+        };
+        lock.images.insert(image.to_owned(), digest);
     }
     // As it will be read back: the environments of one key are found in the order of their sources.
     lock.sort();

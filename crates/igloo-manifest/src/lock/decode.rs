@@ -83,6 +83,11 @@ fn lock(root: &Node) -> Result<Lock> {
             "package" => lock.packages = each(entry, package)?,
             "output" => lock.outputs = each(entry, output)?,
             "path" => lock.paths = each(entry, path)?,
+            "images" => {
+                for image in entries(&entry.node)? {
+                    lock.images.insert(image.key.to_string(), text(image)?.to_owned());
+                }
+            }
             "user" => lock.users = each(entry, user)?,
             "group" => lock.groups = each(entry, group)?,
             "scripts" => {

@@ -39,6 +39,8 @@ pub struct Lock {
     pub packages: Vec<LockedPackage>,
     /// What Nix's packages of all environments came to.
     pub outputs: Vec<LockedOutput>,
+    /// Digests of the images of others, by how they are asked for.
+    pub images: BTreeMap<String, String>,
     /// The closure of these, as far as it is known.
     pub paths: Vec<LockedPath>,
     /// Which packages each environment has.
@@ -290,6 +292,7 @@ impl Lock {
             sources: BTreeMap::new(),
             packages: Vec::new(),
             outputs: Vec::new(),
+            images: BTreeMap::new(),
             paths: Vec::new(),
             environments: Vec::new(),
             users: Vec::new(),

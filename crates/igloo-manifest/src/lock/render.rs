@@ -52,6 +52,15 @@ pub(super) fn render(lock: &Lock) -> String {
         out.header("[[path]]");
         self::path(&mut out, path);
     }
+    if !lock.images.is_empty() {
+        out.header("[images]");
+        for (image, digest) in &lock.images {
+            out.quoted(image);
+            out.0.push_str(" = ");
+            out.quoted(digest);
+            out.0.push('\n');
+        }
+    }
     for user in &lock.users {
         out.header("[[user]]");
         out.text("name", &user.name);

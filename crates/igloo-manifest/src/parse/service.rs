@@ -63,9 +63,31 @@ pub(super) fn service(cx: &mut Context, entry: &Entry, places: &mut Places) -> O
     let env_files = env_files.into_iter().filter_map(|(text, node)| cx.good(node, words::path(text))).collect();
     let secrets = fields.entry("secrets").map(|e| secrets(cx, e)).unwrap_or_default();
     let read_only = fields.flag(cx, "read-only").unwrap_or(false);
+    let asked = fields.get("run").is_some();
+    let image = fields.checked(cx, "image", words::foreign_image);
+    let entrypoint = fields.command(cx, "entrypoint");
+    let mut span_of = |name| fields.entry(name).map(|e| e.node.span.clone()).unwrap_or_else(|| header(entry));
+    match &image {
+        Some(_) if !content.packages.is_empty() || content.base.is_some() || content.recommends.is_some() => {
+            let message = format!("service `{name}` has an image and packages");
+            cx.error(span_of("image"), message, "", Some("keep one of the two".to_owned()));
+        }
+        None if entrypoint.is_some() => {
+            let help = "write all of the command in `run`".to_owned();
+            cx.error(span_of("entrypoint"), "only an image has an entry point", "", Some(help));
+        }
+        None if run.is_none() && !asked => {
+            let help = "add `run = [\"program\", \"argument\"]`, or an `image`".to_owned();
+            cx.error(header(entry), format!("service `{name}` has nothing to run"), "", Some(help));
+        }
+        _ => {}
+    }
     Some(Service {
         content,
-        run: run?,
+        // An image has a command of its own.
+        run: if image.is_some() { run.unwrap_or_default() } else { run? },
+        image,
+        entrypoint,
         setup,
         needs,
         volumes,
@@ -187,6 +209,8 @@ pub(super) fn task(cx: &mut Context, entry: &Entry, places: &mut Places) -> Opti
     let every = fields.parsed(cx, "every", lifecycle::not_zero("every"));
     Some(Service {
         content,
+        image: None,
+        entrypoint: None,
         run: run?,
         setup: None,
         needs,

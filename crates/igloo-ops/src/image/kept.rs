@@ -14,6 +14,7 @@ use igloo_base::{At as _, Sha256};
 use igloo_formats::oci::Digest;
 use igloo_image::Trees;
 use igloo_image::collect::Needed;
+use igloo_image::tree::Image;
 use serde::{Deserialize, Serialize};
 
 use super::Made;
@@ -48,6 +49,31 @@ fn read(file: &Path) -> Result<Kept, OpsError> {
 
 /// Notes what was built.
 pub(super) fn remember(ctx: &Context<'_>, project: &Project, made: &[Made]) -> Result<(), OpsError> {
+    let mut used = Vec::new();
+    for one in made {
+        for (system, built) in &one.images {
+            let blobs = built.blobs().iter().map(|b| b.digest).chain([one.top.digest]).collect();
+            let image = KeptImage { blobs, tree: Trees::name(built.layers.iter().map(|l| &l.layer.diff_id)) };
+            used.push((format!("{} {system}", one.image), image));
+        }
+    }
+    note(ctx, project, used)
+}
+
+/// Notes which image of others a service is.
+pub(super) fn remember_foreign(
+    ctx: &Context<'_>,
+    project: &Project,
+    name: &str,
+    image: &Image,
+) -> Result<(), OpsError> {
+    let config = image.manifest.config.digest;
+    let blobs = image.manifest.layers.iter().map(|l| l.digest).chain([image.descriptor.digest, config]).collect();
+    let kept = KeptImage { blobs, tree: Trees::name(&image.config.rootfs.diff_ids) };
+    note(ctx, project, vec![(format!("service {name}"), kept)])
+}
+
+fn note(ctx: &Context<'_>, project: &Project, used: Vec<(String, KeptImage)>) -> Result<(), OpsError> {
     let state = ctx.dirs.project_state(&project.id);
     let file = state.join(FILE);
     let before = read(&file)?;
@@ -57,15 +83,10 @@ pub(super) fn remember(ctx: &Context<'_>, project: &Project, made: &[Made]) -> R
     if !changed {
         kept.images = before.images;
     }
-    for one in made {
-        for (system, built) in &one.images {
-            let blobs = built.blobs().iter().map(|b| b.digest).chain([one.top.digest]).collect();
-            let image = KeptImage { blobs, tree: Trees::name(built.layers.iter().map(|l| &l.layer.diff_id)) };
-            let name = format!("{} {system}", one.image);
-            if kept.images.get(&name) != Some(&image) {
-                kept.images.insert(name, image);
-                changed = true;
-            }
+    for (name, image) in used {
+        if kept.images.get(&name) != Some(&image) {
+            kept.images.insert(name, image);
+            changed = true;
         }
     }
     if changed {

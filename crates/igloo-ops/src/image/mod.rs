@@ -9,6 +9,7 @@ pub mod look;
 mod nix;
 pub mod plan;
 pub mod run;
+pub(crate) mod service;
 pub mod source;
 mod spec;
 pub mod transfer;

@@ -26,9 +26,9 @@ use crate::error::OpsError;
 /// Longest `/etc/passwd` or `/etc/group` of an image that is looked into.
 const MAX_ACCOUNTS: u64 = 1 << 20;
 /// Ids up to here exist in a container.
-const MAX_ID: u32 = 65_535;
+pub(super) const MAX_ID: u32 = 65_535;
 /// For images that say none.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 const LOCK: &str = "lock";
 
@@ -162,7 +162,7 @@ fn unpack(ctx: &Context<'_>, options: &Options<'_>) -> Result<(Image, Tree, Tree
 }
 
 /// A file of an image, links followed within it; empty if it is none.
-fn accounts(root: &Path, path: &str) -> Result<String, OpsError> {
+pub(super) fn accounts(root: &Path, path: &str) -> Result<String, OpsError> {
     let Some(fd) = Root::open(root)?.find(path)? else { return Ok(String::new()) };
     let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
     if !fs::metadata(&link).at("look at", path)?.is_file() {
@@ -204,7 +204,7 @@ fn environment(
     env.into_iter().filter(|(name, _)| !name.is_empty()).collect()
 }
 
-fn attrs(ctx: &Context<'_>, attributes: &[Attribute]) -> Vec<Attr> {
+pub(super) fn attrs(ctx: &Context<'_>, attributes: &[Attribute]) -> Vec<Attr> {
     let exists = |id: u32| if id <= MAX_ID { id } else { 0 };
     let strangers = attributes.iter().filter(|a| a.uid > MAX_ID || a.gid > MAX_ID).count();
     if strangers > 0 {

@@ -27,12 +27,13 @@ use igloo_supervisor::{
 };
 use serde::Serialize;
 
+use self::plan::Base;
 use crate::context::Context;
-use crate::environment;
 use crate::error::{Failure, OpsError};
 use crate::logs;
 use crate::project::Project;
 use crate::unit::{Payload, TRASH, is_filled, put_aside};
+use crate::{environment, image};
 use instances::{Instances, base_name};
 
 pub use audit::{Audited, Security, audit, security};
@@ -212,9 +213,7 @@ fn desired(
     }
     check_kinds(project, &names)?;
     check_binds(project, &names)?;
-    let keys: Vec<String> = names.iter().map(|name| project.manifest.environment_key(name)).collect();
-    let realised = environment::realise(ctx, project, &keys, options.locked)?;
-    let realised: BTreeMap<&String, &environment::Realised> = names.iter().zip(&realised).collect();
+    let realised = bases(ctx, project, &names, options.locked)?;
     let instances = wanted.all();
     let declared: BTreeSet<&str> = project.manifest.services.keys().map(String::as_str).collect();
     let all = declared.iter().copied().chain(instances.iter().map(|(_, name)| name.as_str()));
@@ -225,10 +224,35 @@ fn desired(
         known: declared.into_iter().filter(|name| !names.iter().any(|n| n == name)).map(str::to_owned).collect(),
     };
     for (service, instance) in &instances {
-        let Some(realised) = realised.get(service) else { continue };
+        let Some(realised) = realised.get(service.as_str()) else { continue };
         desired.services.push(plan::service(ctx, project, instance, realised, &addresses, &wanted)?);
     }
     Ok(desired)
+}
+
+/// What services are made of, all of it on this machine.
+fn bases(
+    ctx: &Context<'_>,
+    project: &mut Project,
+    names: &[String],
+    locked: bool,
+) -> Result<BTreeMap<String, Base>, OpsError> {
+    let key_of = |project: &Project, name: &String| project.manifest.environment_key(name);
+    let image_of =
+        |project: &Project, name: &String| project.manifest.foreign_image(&key_of(project, name)).map(str::to_owned);
+    let (images, packages): (Vec<&String>, Vec<&String>) =
+        names.iter().partition(|name| image_of(project, name).is_some());
+    let keys: Vec<String> = packages.iter().map(|name| key_of(project, name)).collect();
+    let realised = environment::realise(ctx, project, &keys, locked)?;
+    let mut bases: BTreeMap<String, Base> =
+        packages.into_iter().cloned().zip(realised.into_iter().map(Base::Environment)).collect();
+    for name in images {
+        let image = image_of(project, name).unwrap_or_default();
+        let foreign = image::service::realise(ctx, project, &image)?;
+        let copies = environment::copies(ctx, project, &key_of(project, name))?;
+        bases.insert(name.clone(), Base::Image(foreign, copies));
+    }
+    Ok(bases)
 }
 
 /// What a manifest can say and this igloo can't do yet is refused, not ignored.

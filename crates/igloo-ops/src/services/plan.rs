@@ -17,11 +17,15 @@ use super::{network, secrets};
 use crate::context::Context;
 use crate::environment::Realised;
 use crate::error::OpsError;
+use crate::image::service::Foreign;
 use crate::project::Project;
 use crate::unit::{Payload, SetupVolumes};
 
 /// Longest time a setup step may take.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// What stops a service of which nothing else is said.
+const SIGTERM: i32 = 15;
 
 /// Where a named volume lives on this machine.
 pub(crate) fn volume_path(ctx: &Context<'_>, project: &Project, name: &str) -> PathBuf {
@@ -33,12 +37,12 @@ pub(crate) fn service(
     ctx: &Context<'_>,
     project: &Project,
     name: &str,
-    realised: &Realised,
+    base: &Base,
     addresses: &BTreeMap<String, Ipv4Addr>,
     instances: &Instances,
 ) -> Result<ServiceSpec, OpsError> {
     let declared = &project.manifest.services[base_name(name)];
-    let (container, hidden) = container(ctx, project, name, declared, realised, addresses)?;
+    let (container, hidden) = container(ctx, project, name, declared, base, addresses)?;
     let own = addresses.get(name).copied();
     let ready = match &declared.ready {
         None => None,
@@ -96,11 +100,71 @@ pub(crate) fn service(
         },
         tries: declared.backoff.tries,
     };
-    spec.stop_signal = declared.stop_signal;
+    spec.stop_signal = match base {
+        Base::Image(image, _) if declared.stop_signal == SIGTERM => image.stop_signal().unwrap_or(SIGTERM),
+        _ => declared.stop_signal,
+    };
     spec.stop_grace = declared.stop_grace;
     spec.setup = setup;
     spec.ports = ports;
     Ok(spec)
+}
+
+/// What a service is made of.
+pub(crate) enum Base {
+    /// Packages.
+    Environment(Realised),
+    /// Somebody else's image, and the project's own files on top.
+    Image(Foreign, Vec<PathBuf>),
+}
+
+/// What either says of a container.
+struct Ground {
+    lowers: Vec<PathBuf>,
+    attrs: Vec<Attr>,
+    env: BTreeMap<String, String>,
+    user: User,
+    args: Vec<String>,
+    workdir: Option<String>,
+    store: Option<Mount>,
+}
+
+impl Base {
+    fn ground(&self, name: &str, declared: &Service) -> Result<Ground, OpsError> {
+        let mut env = BTreeMap::new();
+        Ok(match self {
+            Base::Environment(realised) => {
+                let user = user(name, declared, &realised.environment)?;
+                env.extend(realised.environment.env.clone());
+                env.insert("HOME".into(), user.home.clone());
+                env.insert("USER".into(), user.name);
+                Ground {
+                    lowers: realised.lowers(),
+                    attrs: attrs(&realised.environment),
+                    env,
+                    user: User { uid: user.uid, gid: user.gid, groups: user.groups, home: user.home },
+                    args: declared.run.clone(),
+                    workdir: None,
+                    store: nix_store(realised),
+                }
+            }
+            Base::Image(image, copies) => {
+                let called = declared.image.as_deref().unwrap_or_default();
+                let user = image.user(called, declared.content.user.as_deref())?;
+                env.insert("HOME".into(), user.home.clone());
+                env.extend(image.env());
+                Ground {
+                    lowers: copies.iter().chain([&image.root]).cloned().collect(),
+                    attrs: image.attrs.clone(),
+                    env,
+                    user,
+                    args: image.command(called, declared.entrypoint.as_deref(), &declared.run)?,
+                    workdir: image.config.working_dir.clone().filter(|w| w.starts_with('/')),
+                    store: None,
+                }
+            }
+        })
+    }
 }
 
 fn container(
@@ -108,15 +172,12 @@ fn container(
     project: &Project,
     name: &str,
     declared: &Service,
-    realised: &Realised,
+    base: &Base,
     addresses: &BTreeMap<String, Ipv4Addr>,
 ) -> Result<(ContainerSpec, Vec<String>), OpsError> {
-    let environment = &realised.environment;
     let subnet = network::subnet(&project.id);
-    let user = user(name, declared, environment)?;
-    let mut env = environment.env.clone();
-    env.insert("HOME".into(), user.home.clone());
-    env.insert("USER".into(), user.name.clone());
+    let ground = base.ground(name, declared)?;
+    let mut env = ground.env;
     env.insert("HOSTNAME".into(), declared.hostname.clone().unwrap_or_else(|| name.to_owned()));
     let secrets = secrets::secrets(ctx, project, name, declared)?.map(|files| Mount {
         kind: MountKind::Secrets { files },
@@ -137,14 +198,14 @@ fn container(
     let container = ContainerSpec {
         id: name.to_owned(),
         hostname: declared.hostname.clone().unwrap_or_else(|| name.to_owned()),
-        lowers: realised.lowers(),
-        attrs: attrs(environment),
+        lowers: ground.lowers,
+        attrs: ground.attrs,
         state_dir: ctx.dirs.project_state(&project.id).join("containers").join(name),
-        args: declared.run.clone(),
+        args: ground.args,
         env: env.into_iter().collect(),
-        workdir: declared.content.workdir.clone().unwrap_or_else(|| "/".into()),
-        user: User { uid: user.uid, gid: user.gid, groups: user.groups.clone(), home: user.home },
-        mounts: nix_store(realised).chain(volumes).chain(secrets).collect(),
+        workdir: declared.content.workdir.clone().or(ground.workdir).unwrap_or_else(|| "/".into()),
+        user: ground.user,
+        mounts: ground.store.into_iter().chain(volumes).chain(secrets).collect(),
         address: addresses.get(name).copied(),
         prefix: subnet.prefix,
         gateway: Some(subnet.address),
@@ -167,8 +228,8 @@ fn hosts(addresses: &BTreeMap<String, Ipv4Addr>) -> Vec<(String, Ipv4Addr)> {
 }
 
 /// Where Nix's packages say that they are.
-fn nix_store(realised: &Realised) -> impl Iterator<Item = Mount> {
-    realised.profile.iter().map(|profile| Mount {
+fn nix_store(realised: &Realised) -> Option<Mount> {
+    realised.profile.as_ref().map(|profile| Mount {
         kind: MountKind::Bind { source: profile.store.clone() },
         target: "/nix/store".to_owned(),
         read_only: true,

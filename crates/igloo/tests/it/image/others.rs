@@ -134,3 +134,65 @@ fn an_image_goes_through_a_registry_and_runs_elsewhere() {
         assert_eq!(igloo(&["image", "run", &format!("{name}@{built}"), "--", "busybox", "cat", "main"]), "the code");
     }
 }
+
+/// Images of others are services like packages: locked by digest, from a registry or from a file.
+#[test]
+fn a_service_may_be_an_image() {
+    let everybody = people();
+    let Some((served, host)) = registry(&everybody[0]) else { return };
+    let project = everybody[0].project(
+        "imaged",
+        r#"
+[project]
+name = "imaged"
+[sources.debian]
+suite = "bookworm"
+[images.web]
+packages = ["busybox-static"]
+entrypoint = ["busybox"]
+run = ["httpd", "-f", "-p", "8000", "-h", "/srv"]
+files = [{ path = "/srv/index.html", text = "of the image", owner = "app" }]
+env = { OWN = "image" }
+workdir = "/srv"
+"#,
+    );
+    let name = format!("{host}/acme/web");
+    let built = digest(&everybody[0].igloo(&project, &["image", "build", "-o", "out"]).ok());
+    everybody[0].igloo(&project, &["image", "push", "--to", &name, "-t", "1"]).ok();
+    for person in &everybody {
+        let layout = person.directory("layout");
+        assert!(Command::new("cp").arg("-rT").arg(project.join("out")).arg(&layout).status().expect("cp").success());
+        person.own(&layout);
+        let manifest = format!(
+            "[project]\nname = \"images\"\n[services.web]\nimage = \"{name}:1\"\ncopy = [{{ from = \"app\", to = \"/srv/app\" }}]\n\
+             ready = {{ tcp = 8000 }}\nenv = {{ MORE = \"yes\" }}\n\
+             [services.file]\nimage = \"oci:{}\"\nrun = [\"sh\", \"-c\", \"id -un; echo $OWN; exec sleep 1000\"]\nneeds = [\"web\"]\n",
+            layout.display()
+        );
+        let directory = person.project("images", &manifest);
+        fs::create_dir(directory.join("app")).expect("mkdir");
+        fs::write(directory.join("app/own.txt"), "of the project").expect("write");
+        person.own(&directory);
+        person.igloo(&directory, &["up", "--wait"]).ok();
+        let lock = fs::read_to_string(directory.join("igloo.lock")).expect("lock");
+        assert!(lock.contains(&format!("\"{name}:1\" = \"{built}\"")), "{lock}");
+        let inside =
+            "busybox wget -qO- http://web:8000/ http://web:8000/app/own.txt; echo; id -u; pwd; echo $OWN $MORE";
+        let seen = person.igloo(&directory, &["exec", "web", "--", "busybox", "sh", "-c", inside]).stdout();
+        assert_eq!(seen, "of the imageof the project\n1000\n/srv\nimage yes\n", "{}", person.name);
+        let said = person.igloo(&directory, &["logs", "file"]).stdout();
+        assert!(said.contains("app\n") && said.contains("image\n"), "{said}");
+        person.igloo(&directory, &["down"]).ok();
+    }
+    // What is here needs no registry, and what is locked is what runs, whatever the tag leads to.
+    let manifest = format!("[project]\nname = \"later\"\n[services.web]\nimage = \"{name}:1\"\n");
+    let person = &everybody[0];
+    let directory = person.project("later", &manifest);
+    person.igloo(&directory, &["fetch"]).ok();
+    drop(served);
+    person.igloo(&directory, &["up", "--wait"]).ok();
+    person.igloo(&directory, &["down"]).ok();
+    fs::write(directory.join("igloo.toml"), manifest.replace(":1\"", ":2\"")).expect("write");
+    let failed = person.igloo(&directory, &["up", "--wait"]);
+    assert!(failed.stderr().contains(&host), "{}", failed.stderr());
+}
