@@ -14,12 +14,19 @@ use igloo_formats::nix::StorePath;
 pub struct NixStore {
     /// `local?root=` of it.
     pub root: PathBuf,
+    /// Where Nix's commands are, if not on PATH.
+    pub bin: Option<PathBuf>,
 }
 
 impl NixStore {
     /// The store below `root`, which need not be there yet.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), bin: None }
+    }
+
+    /// The same, looked at by the Nix whose commands are in a directory.
+    pub fn by(self, bin: Option<&Path>) -> Self {
+        Self { bin: bin.map(Path::to_owned), ..self }
     }
 
     /// The address of it.
@@ -31,6 +38,7 @@ impl NixStore {
     pub fn command(&self, program: &str) -> Command {
         let home = self.root.join("nix-home");
         std::fs::create_dir_all(&home).expect("create a directory");
+        let program = self.bin.as_ref().map_or_else(|| PathBuf::from(program), |bin| bin.join(program));
         let mut command = Command::new(program);
         command.env("NIX_CONF_DIR", fixture_dir()).env("HOME", &home).env("NIX_REMOTE", self.url());
         for name in ["NIX_CONFIG", "NIX_USER_CONF_FILES", "NIX_PATH", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"] {

@@ -24,10 +24,13 @@ struct HostNix<'p> {
     directory: PathBuf,
     builders: String,
     ssh: PathBuf,
+    /// Where its commands are, if not on PATH.
+    bin: Option<&'static Path>,
 }
 
 impl HostNix<'_> {
     fn command(&self, program: &str) -> Command {
+        let program = self.bin.map_or_else(|| PathBuf::from(program), |bin| bin.join(program));
         let mut command = self.person.command(program);
         let store = self.directory.join("store");
         command
@@ -71,7 +74,7 @@ impl HostNix<'_> {
     }
 
     fn ssh(&self, words: &[&str]) -> Output {
-        self.command("ssh").arg("-F").arg(&self.ssh).args(words).output().expect("ssh")
+        self.person.command("ssh").arg("-F").arg(&self.ssh).args(words).output().expect("ssh")
     }
 }
 
@@ -102,7 +105,7 @@ fn the_hosts_nix_builds_in_the_builder() {
         assert!(text.contains(&format!("builders = {builders}\n")) && text.contains("Host igloo-builder\n"), "{text}");
         let ssh = PathBuf::from(conf["ssh_config"].as_str().expect("a path"));
 
-        let nix = HostNix { person: &person, directory: directory.clone(), builders, ssh };
+        let nix = HostNix { person: &person, directory: directory.clone(), builders, ssh, bin: None };
         let first = nix.is_sandboxed("first");
         // A failure is one, with its words.
         let failed = nix.build("fails", "echo these words; exit 3");
@@ -125,6 +128,7 @@ fn the_hosts_nix_builds_in_the_builder() {
             directory: directory.clone(),
             builders: String::new(),
             ssh: directory.join("as-stranger"),
+            bin: None,
         };
         let refused = strange.ssh(&["igloo-builder"]);
         assert!(String::from_utf8_lossy(&refused.stderr).contains("Permission denied"), "{refused:?}");
@@ -142,6 +146,14 @@ fn the_hosts_nix_builds_in_the_builder() {
         assert!(info.status.success(), "{name}: {info:?}");
         nix.is_sandboxed("second");
 
+        // Debian 13's Nix builds in Debian 12's, and the other way round.
+        if let Some(bin) = crate::newer::nix().filter(|_| name == people()[0].name) {
+            let newer = HostNix { bin: Some(bin), ..nix };
+            newer.is_sandboxed("by-a-newer");
+            igloo(&["up", "--suite", "trixie"]).ok();
+            newer.is_sandboxed("newer-by-a-newer");
+            HostNix { bin: None, ..newer }.is_sandboxed("newer-by-an-older");
+        }
         igloo(&["down", "--volumes"]).ok();
         assert_eq!(igloo(&["status"]).code(), Some(1));
     }
@@ -209,6 +221,6 @@ fn an_image_is_a_builder_where_sandboxes_are_allowed_and_says_so_where_not() {
     fs::write(project.join("ssh"), config).expect("write");
     let key: &Path = &project.join("key");
     let builders = format!("ssh-ng://igloo-builder x86_64-linux {} 1 1 - -", key.display());
-    let nix = HostNix { person: root, directory: project.clone(), builders, ssh: project.join("ssh") };
+    let nix = HostNix { person: root, directory: project.clone(), builders, ssh: project.join("ssh"), bin: None };
     nix.is_sandboxed("in-an-image");
 }

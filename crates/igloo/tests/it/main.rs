@@ -16,6 +16,7 @@ mod init;
 mod ladder;
 mod lifecycle;
 mod lock;
+mod newer;
 mod nix_image;
 mod nix_shell;
 mod nixpkgs;

@@ -15,12 +15,14 @@ struct Place {
 }
 
 impl Place {
-    fn new(fixture: &Fixture) -> Self {
+    /// With the machine's Nix, or another one.
+    fn new(fixture: &Fixture, bin: Option<&Path>) -> Self {
         let dir = tempfile::Builder::new().prefix("igloo-both-").tempdir_in("/var/tmp").expect("tempdir");
         let (secret, public) = fixture.store.key(dir.path(), "both-1");
         let cache = format!("file://{}", dir.path().join("cache").display());
         let paths: Vec<String> = fixture.paths.values().map(|p| p.full()).collect();
-        let place = Self { store: NixStore::at(dir.path().join("data")), dir, cache, public: public.trim().to_owned() };
+        let place =
+            Self { store: NixStore::at(dir.path().join("data")).by(bin), dir, cache, public: public.trim().to_owned() };
         let mut words = vec!["store", "copy", "--from", fixture.store.root.to_str().expect("text")];
         let secret = secret.display().to_string();
         words.extend(["--to", place.cache.as_str(), "--sign", secret.as_str()]);
@@ -103,7 +105,17 @@ impl Drop for Daemon {
 #[test]
 fn both_fill_collect_and_are_killed_and_the_store_is_whole() {
     let Some(fixture) = fixture() else { return };
-    let place = Place::new(fixture);
+    chaos(fixture, None, Duration::from_secs(12));
+}
+
+#[test]
+fn a_newer_nix_and_igloo_are_killed_and_the_store_is_whole() {
+    let (Some(fixture), Some(newer)) = (fixture(), crate::newer::nix()) else { return };
+    chaos(fixture, Some(newer), Duration::from_secs(8));
+}
+
+fn chaos(fixture: &Fixture, bin: Option<&Path>, long: Duration) {
+    let place = Place::new(fixture, bin);
     let all: Vec<String> = fixture.paths.values().map(|p| p.full()).collect();
     // The first of them makes the database, whoever it is.
     good(place.igloo(&["store", "roots"]).output().expect("igloo"));
@@ -117,7 +129,7 @@ fn both_fill_collect_and_are_killed_and_the_store_is_whole() {
     };
     let begin = Instant::now();
     let mut round = 0;
-    while begin.elapsed() < Duration::from_secs(12) {
+    while begin.elapsed() < long {
         round += 1;
         let mut children = Vec::new();
         for _ in 0..3 {
@@ -171,7 +183,17 @@ fn both_fill_collect_and_are_killed_and_the_store_is_whole() {
 #[test]
 fn nix_signs_serves_and_optimises_what_igloo_fetched() {
     let Some(fixture) = fixture() else { return };
-    let place = Place::new(fixture);
+    carried(fixture, None);
+}
+
+#[test]
+fn a_newer_nix_signs_serves_and_optimises_what_igloo_fetched() {
+    let (Some(fixture), Some(newer)) = (fixture(), crate::newer::nix()) else { return };
+    carried(fixture, Some(newer));
+}
+
+fn carried(fixture: &Fixture, bin: Option<&Path>) {
+    let place = Place::new(fixture, bin);
     let hello = fixture.path("hello").full();
     good(place.fetch(&hello).output().expect("igloo"));
     let (secret, other) = place.store.key(place.dir.path(), "other-1");
@@ -182,7 +204,7 @@ fn nix_signs_serves_and_optimises_what_igloo_fetched() {
     // Igloo carries Nix's signature on into a cache, from which Nix takes it by that key alone.
     let cache = format!("file://{}", place.dir.path().join("second").display());
     good(place.igloo(&["store", "copy", "--to", &cache, &hello]).output().expect("igloo"));
-    let third = NixStore::at(place.dir.path().join("third"));
+    let third = NixStore::at(place.dir.path().join("third")).by(bin);
     let to = third.url();
     third.ok("nix", &["copy", "--from", &cache, "--to", &to, "--option", "trusted-public-keys", &other, &hello]);
     third.check();
@@ -193,7 +215,7 @@ fn nix_signs_serves_and_optimises_what_igloo_fetched() {
     );
     // The daemon gives from it, too.
     let daemon = Daemon::start(&place);
-    let fourth = NixStore::at(place.dir.path().join("fourth"));
+    let fourth = NixStore::at(place.dir.path().join("fourth")).by(bin);
     let to = fourth.url();
     fourth.ok("nix", &["copy", "--from", &daemon.url, "--to", &to, "--no-check-sigs", &hello]);
     fourth.check();
