@@ -12,6 +12,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use igloo_base::At;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, Mode};
 use rustix::net::Shutdown;
 use rustix::process::{Pid, WaitOptions};
@@ -107,6 +108,14 @@ impl Sandbox {
     /// What a person should know about the identity mode; empty if nothing.
     pub fn mode_detail(&self) -> &str {
         &self.mapping.detail
+    }
+
+    /// True if its first process has ended, and with it everything in it.
+    pub fn is_gone(&self) -> bool {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|n| n > 0)
+            && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
     }
 
     /// Starts a container without input; what becomes of it is told to `on_event`, from a thread of its own.

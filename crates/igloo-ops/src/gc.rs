@@ -46,7 +46,7 @@ pub fn collect(ctx: &Context<'_>, dry_run: bool) -> Result<Collected, OpsError> 
     let mut forgotten = BTreeSet::new();
     let mut needed = Needed::default();
     for id in known(ctx)? {
-        let running = daemon::is_running(&ctx.dirs.project_runtime(&id))?;
+        let running = daemon::is_running(&ctx.dirs.project_runtime(&id), &ctx.dirs.volumes(&id))?;
         if running || is_there(ctx, &id)? {
             image::kept::needed(ctx, &id, &mut needed)?;
         }

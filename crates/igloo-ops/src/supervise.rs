@@ -5,20 +5,20 @@ use std::sync::Arc;
 
 use igloo_base::dirs::ProjectId;
 use igloo_base::file::create_dirs;
-use igloo_container::{Sandbox, SandboxConfig};
+use igloo_container::SandboxConfig;
 use igloo_supervisor::daemon::{Ownership, Startup};
 use igloo_supervisor::{Unit, UnitError};
 
 use crate::context::Context;
 use crate::error::OpsError;
 use crate::services::network;
-use crate::unit::{ContainerUnit, Payload};
+use crate::unit::{ContainerUnit, Payload, Sandboxes};
 
 /// Supervises until asked to stop. Returns at once if another supervisor has the project.
 pub fn supervise(ctx: &Context<'_>, project: &str) -> Result<(), OpsError> {
     let id = ProjectId(project.to_owned());
     let startup = Startup::begin()?;
-    let (_ownership, listener, sandbox) = match prepare(ctx, &id) {
+    let (ownership, listener, sandbox) = match prepare(ctx, &id) {
         Ok(Some(prepared)) => prepared,
         Ok(None) => {
             startup.ready();
@@ -36,15 +36,15 @@ pub fn supervise(ctx: &Context<'_>, project: &str) -> Result<(), OpsError> {
         Ok(Box::new(ContainerUnit { sandbox: Arc::clone(&sandbox), payload }))
     };
     let state = ctx.dirs.project_state(&id);
-    Ok(igloo_supervisor::serve(listener, Box::new(make_unit), &state.join("logs"), &state)?)
+    Ok(igloo_supervisor::serve_owned(ownership, listener, Box::new(make_unit), &state.join("logs"), &state)?)
 }
 
 /// Everything that can fail: the project's lock, its directories, its sandbox.
-fn prepare(ctx: &Context<'_>, id: &ProjectId) -> Result<Option<(Ownership, UnixListener, Arc<Sandbox>)>, OpsError> {
+fn prepare(ctx: &Context<'_>, id: &ProjectId) -> Result<Option<(Ownership, UnixListener, Arc<Sandboxes>)>, OpsError> {
     let runtime = ctx.dirs.project_runtime(id);
-    let Some((ownership, listener)) = Ownership::acquire(&runtime)? else { return Ok(None) };
+    let Some((ownership, listener)) = Ownership::acquire(&runtime, &ctx.dirs.volumes(id))? else { return Ok(None) };
     create_dirs(ctx.dirs.project_state(id).join("logs"))?;
-    let sandbox = Sandbox::start(&SandboxConfig {
+    let sandbox = Sandboxes::start(SandboxConfig {
         exe: ctx.exe.clone(),
         store_root: ctx.dirs.store_root().to_owned(),
         run_dir: runtime.join("sandbox"),

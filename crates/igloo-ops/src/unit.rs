@@ -5,11 +5,13 @@ use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use igloo_base::file::{read_optional, write_atomic};
-use igloo_container::{Container, ContainerEvent, ContainerSpec, MountKind, Sandbox, SocketKind};
+use igloo_container::{
+    Container, ContainerError, ContainerEvent, ContainerSpec, MountKind, Sandbox, SandboxConfig, SocketKind,
+};
 use igloo_supervisor::{ExecResult, Notice, Running, Unit, UnitError, UnitEvent, UnitIo};
 use serde::{Deserialize, Serialize};
 
@@ -52,8 +54,30 @@ pub(crate) struct SetupVolumes {
 
 /// A service's container, not running.
 pub(crate) struct ContainerUnit {
-    pub(crate) sandbox: Arc<Sandbox>,
+    pub(crate) sandbox: Arc<Sandboxes>,
     pub(crate) payload: Payload,
+}
+
+/// The project's sandbox; a new one takes the place of one that was killed.
+pub(crate) struct Sandboxes {
+    config: SandboxConfig,
+    current: Mutex<Arc<Sandbox>>,
+}
+
+impl Sandboxes {
+    pub(crate) fn start(config: SandboxConfig) -> Result<Self, ContainerError> {
+        let current = Mutex::new(Arc::new(Sandbox::start(&config)?));
+        Ok(Self { config, current })
+    }
+
+    /// One that lives.
+    fn get(&self) -> Result<Arc<Sandbox>, ContainerError> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.is_gone() {
+            *current = Arc::new(Sandbox::start(&self.config)?);
+        }
+        Ok(Arc::clone(&current))
+    }
 }
 
 impl Unit for ContainerUnit {
@@ -67,6 +91,8 @@ impl Unit for ContainerUnit {
         }
         let container = self
             .sandbox
+            .get()
+            .map_err(|e| UnitError::because("cannot start the project's sandbox anew", e))?
             .spawn(
                 &self.payload.container,
                 io.stdout,

@@ -48,6 +48,7 @@ impl Client {
             }
             _ => failed("connect to")(e),
         })?;
+        wake(&stream);
         stream.set_read_timeout(Some(GREETING)).map_err(failed("connect to"))?;
         let mut client = Client { socket: socket.to_owned(), stream: BufReader::new(stream), pid: 0, busy: false };
         // Who is refused may be hung up on before it has greeted, and wants to know why all the same.
@@ -241,6 +242,15 @@ impl Client {
             Reply::Ports(ports) => Ok(ports),
             _ => Err(ClientError::Unexpected),
         }
+    }
+}
+
+/// A supervisor that somebody stopped (SIGSTOP, a debugger's leftover) answers nobody: it is told to go on.
+fn wake(stream: &UnixStream) {
+    let Ok(peer) = rustix::net::sockopt::socket_peercred(stream) else { return };
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", peer.pid.as_raw_nonzero())).unwrap_or_default();
+    if stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T')) {
+        let _ = rustix::process::kill_process(peer.pid, rustix::process::Signal::CONT);
     }
 }
 

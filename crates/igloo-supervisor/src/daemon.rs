@@ -1,13 +1,14 @@
 //! Starting the supervisor as a process of its own, and owning a project while it lives.
 //!
 //! Runtime directory of a project: `lock` is held by the supervisor for life, so the kernel releases it however that
-//! life ends; `control.sock` is replaced only by who holds the lock.
+//! life ends; `control.sock` is replaced only by who holds the lock. Both are made anew when somebody deletes them; in
+//! between, the lock on the directory of the data keeps others away.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -168,31 +169,78 @@ impl Startup {
 /// A project that is ours to supervise, as long as this value lives or until the process dies in whatever way.
 #[derive(Debug)]
 pub struct Ownership {
+    runtime_dir: PathBuf,
     socket: PathBuf,
     _lock: FileLock,
+    /// The directory of the data: whoever deletes the runtime directory does not make room for a second supervisor.
+    _data: OwnedFd,
 }
 
 impl Ownership {
-    /// Takes the project's lock and listens on its socket; `None` if another supervisor lives.
-    pub fn acquire(runtime_dir: &Path) -> Result<Option<(Ownership, UnixListener)>, SupervisorError> {
+    /// Takes the project's locks and listens on its socket; `None` if another supervisor lives. `data_dir` holds what two
+    /// must never write to.
+    pub fn acquire(runtime_dir: &Path, data_dir: &Path) -> Result<Option<(Ownership, UnixListener)>, SupervisorError> {
         create_private_dir(runtime_dir)?;
+        create_dirs(data_dir)?;
         let socket = socket_path(runtime_dir);
-        let Some(lock) = take_lock(runtime_dir, &socket)? else { return Ok(None) };
-        match std::fs::remove_file(&socket) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).at("replace", &socket)?,
-            _ => {}
+        let Some(lock) = take_lock(&socket, || Ok(FileLock::try_exclusive(lock_path(runtime_dir))?))? else {
+            return Ok(None);
+        };
+        let Some(data) = take_lock(&socket, || lock_dir(data_dir))? else { return Ok(None) };
+        let listener = listen(&socket)?;
+        let runtime_dir = runtime_dir.to_owned();
+        Ok(Some((Ownership { runtime_dir, socket, _lock: lock, _data: data }, listener)))
+    }
+
+    /// Where the socket is.
+    pub(crate) fn runtime_dir(&self) -> &Path {
+        &self.runtime_dir
+    }
+
+    /// Makes socket and lock anew if somebody deleted them; `None` if they are as they were.
+    pub(crate) fn renew(&mut self) -> Result<Option<UnixListener>, SupervisorError> {
+        let ours = self._lock.file().metadata().at("look at", lock_path(&self.runtime_dir))?;
+        let named = std::fs::metadata(lock_path(&self.runtime_dir));
+        let same = named.is_ok_and(|m| (m.dev(), m.ino()) == (ours.dev(), ours.ino()));
+        if same && self.socket.symlink_metadata().is_ok() {
+            return Ok(None);
         }
-        let listener = UnixListener::bind(&socket).at("listen on", &socket)?;
-        std::fs::set_permissions(&socket, Permissions::from_mode(0o600)).at("protect", &socket)?;
-        Ok(Some((Ownership { socket, _lock: lock }, listener)))
+        create_private_dir(&self.runtime_dir)?;
+        if !same {
+            // One that is starting holds it for a moment, until it finds that the data are ours.
+            self._lock = FileLock::exclusive(lock_path(&self.runtime_dir))?;
+        }
+        listen(&self.socket).map(Some)
+    }
+}
+
+fn listen(socket: &Path) -> Result<UnixListener, SupervisorError> {
+    match std::fs::remove_file(socket) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).at("replace", socket)?,
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket).at("listen on", socket)?;
+    std::fs::set_permissions(socket, Permissions::from_mode(0o600)).at("protect", socket)?;
+    Ok(listener)
+}
+
+fn lock_dir(dir: &Path) -> Result<Option<OwnedFd>, SupervisorError> {
+    let file = File::open(dir).at("open", dir)?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file.into())),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(e) => Err(e).at("lock", dir)?,
     }
 }
 
 /// [`is_running`] holds the lock for a moment, and a supervisor that ends for a little longer: a lock that nobody
 /// listens behind is tried again.
-fn take_lock(runtime_dir: &Path, socket: &Path) -> Result<Option<FileLock>, SupervisorError> {
+fn take_lock<T>(
+    socket: &Path,
+    take: impl Fn() -> Result<Option<T>, SupervisorError>,
+) -> Result<Option<T>, SupervisorError> {
     for _ in 0..50 {
-        if let Some(lock) = FileLock::try_exclusive(lock_path(runtime_dir))? {
+        if let Some(lock) = take()? {
             return Ok(Some(lock));
         }
         if UnixStream::connect(socket).is_ok() {
@@ -210,10 +258,13 @@ impl Drop for Ownership {
     }
 }
 
-/// True if a supervisor of this project lives; the truth, since it is the kernel that holds the lock.
-pub fn is_running(runtime_dir: &Path) -> Result<bool, SupervisorError> {
-    let path = lock_path(runtime_dir);
-    let file = match File::open(&path) {
+/// True if a supervisor of this project lives; the truth, since it is the kernel that holds the locks.
+pub fn is_running(runtime_dir: &Path, data_dir: &Path) -> Result<bool, SupervisorError> {
+    Ok(is_locked(&lock_path(runtime_dir))? || is_locked(data_dir)?)
+}
+
+fn is_locked(path: &Path) -> Result<bool, SupervisorError> {
+    let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(e) => return Err(e).at("open", path)?,

@@ -23,7 +23,7 @@ mod wire;
 
 pub use client::Client;
 pub use error::{ClientError, SupervisorError};
-pub use serve::{MakeUnit, serve};
+pub use serve::{MakeUnit, serve, serve_owned};
 pub use spec::{
     Backoff, BadProject, Condition, Health, LogLimits, Need, OnUnhealthy, Policy, Probe, Project, Protocol,
     PublishedPort, Readiness, Reload, Restart, ServiceSpec, Setup,

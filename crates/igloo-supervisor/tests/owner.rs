@@ -33,10 +33,11 @@ fn the_process() {
     if dir.join("hang").exists() {
         std::thread::sleep(Duration::from_secs(100));
     }
-    match Ownership::acquire(&dir.join("run")).expect("acquire") {
-        Some((_ownership, listener)) => {
+    match Ownership::acquire(&dir.join("run"), &dir.join("data")).expect("acquire") {
+        Some((ownership, listener)) => {
             startup.ready();
-            igloo_supervisor::serve(listener, make_unit(), &dir.join("logs"), &dir.join("state")).expect("serve");
+            igloo_supervisor::serve_owned(ownership, listener, make_unit(), &dir.join("logs"), &dir.join("state"))
+                .expect("serve");
         }
         None => startup.ready(),
     }
@@ -68,10 +69,10 @@ fn up(dir: &Path) -> Vec<u32> {
 #[test]
 fn after_kill_9_nothing_is_left_and_up_works() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let run = dir.path().join("run");
-    assert!(!is_running(&run).expect("look"));
+    let (run, data) = (dir.path().join("run"), dir.path().join("data"));
+    assert!(!is_running(&run, &data).expect("look"));
     let pid = start(dir.path()).expect("start");
-    assert!(is_running(&run).expect("look"));
+    assert!(is_running(&run, &data).expect("look"));
     let first = up(dir.path());
     let client = Client::connect(&socket_path(&run)).expect("connect");
     assert_eq!(client.supervisor_pid(), pid);
@@ -85,7 +86,7 @@ fn after_kill_9_nothing_is_left_and_up_works() {
 
     signal(pid, Signal::KILL);
     eventually("the kernel cleans up", || !first.iter().any(|pid| lives(*pid)));
-    eventually("and gives the lock back", || !is_running(&run).expect("look"));
+    eventually("and gives the lock back", || !is_running(&run, &data).expect("look"));
     assert!(matches!(Client::connect(&socket_path(&run)), Err(ClientError::NotRunning { .. })));
     assert!(socket_path(&run).exists(), "the stale socket is still there");
 
@@ -119,15 +120,40 @@ fn errors_at_start_reach_the_starter() {
 #[test]
 fn one_owner_at_a_time() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let run = dir.path().join("run");
-    let first = Ownership::acquire(&run).expect("acquire").expect("ours");
-    assert!(Ownership::acquire(&run).expect("acquire").is_none());
-    assert!(is_running(&run).expect("look"));
+    let (run, data) = (dir.path().join("run"), dir.path().join("data"));
+    let first = Ownership::acquire(&run, &data).expect("acquire").expect("ours");
+    assert!(Ownership::acquire(&run, &data).expect("acquire").is_none());
+    assert!(is_running(&run, &data).expect("look"));
     drop(first);
-    assert!(!is_running(&run).expect("look"));
-    assert!(Ownership::acquire(&run).expect("acquire").is_some());
+    assert!(!is_running(&run, &data).expect("look"));
+    assert!(Ownership::acquire(&run, &data).expect("acquire").is_some());
     use std::os::unix::fs::PermissionsExt;
-    let (_owner, _listener) = Ownership::acquire(&run).expect("acquire").expect("ours");
+    let (_owner, _listener) = Ownership::acquire(&run, &data).expect("acquire").expect("ours");
     let mode = |path: &Path| std::fs::metadata(path).expect("stat").permissions().mode() & 0o777;
     assert_eq!((mode(&run), mode(&socket_path(&run))), (0o700, 0o600));
+}
+
+#[test]
+fn a_deleted_socket_is_made_anew_and_nobody_else_gets_in_meanwhile() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (run, data) = (dir.path().join("run"), dir.path().join("data"));
+    let pid = start(dir.path()).expect("start");
+    let connects = || Client::connect(&socket_path(&run)).is_ok_and(|c| c.supervisor_pid() == pid);
+    assert!(connects());
+    for round in 0..3 {
+        match round {
+            0 => std::fs::remove_file(socket_path(&run)).expect("remove"),
+            1 => std::fs::remove_file(run.join("lock")).expect("remove"),
+            _ => std::fs::remove_dir_all(&run).expect("remove"),
+        }
+        assert!(is_running(&run, &data).expect("look"));
+        assert!(Ownership::acquire(&run, &data).expect("acquire").is_none(), "round {round}");
+        eventually("it can be reached again", connects);
+    }
+    // One that was stopped is told to go on.
+    let process = Pid::from_raw(pid.cast_signed()).expect("pid");
+    kill_process(process, Signal::STOP).expect("stop");
+    eventually("it answers", connects);
+    kill_process(process, Signal::TERM).expect("terminate");
+    eventually("it ends", || !is_running(&run, &data).expect("look"));
 }

@@ -336,12 +336,24 @@ fn remember(ctx: &Context<'_>, project: &Project, service: &igloo_supervisor::Se
 }
 
 fn connect(ctx: &Context<'_>, project: &Project) -> Result<Option<Client>, OpsError> {
-    match Client::connect(&daemon::socket_path(&ctx.dirs.project_runtime(&project.id))) {
-        Ok(client) => Ok(Some(client)),
-        // One that ends while it is greeted is as good as gone.
-        Err(ClientError::NotRunning { .. } | ClientError::Gone) => Ok(None),
-        Err(e) => Err(e.into()),
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        match Client::connect(&daemon::socket_path(&ctx.dirs.project_runtime(&project.id))) {
+            Ok(client) => return Ok(Some(client)),
+            // It lives and can't be reached: its socket was deleted, and it makes a new one. Or it is just ending.
+            Err(ClientError::NotRunning { .. }) if Instant::now() < deadline && is_alive(ctx, project)? => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            // One that ends while it is greeted is as good as gone.
+            Err(ClientError::NotRunning { .. } | ClientError::Gone) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        }
     }
+}
+
+/// True if the project's supervisor lives, whether it can be reached or not.
+fn is_alive(ctx: &Context<'_>, project: &Project) -> Result<bool, OpsError> {
+    Ok(daemon::is_running(&ctx.dirs.project_runtime(&project.id), &ctx.dirs.volumes(&project.id))?)
 }
 
 fn running(ctx: &Context<'_>, project: &Project) -> Result<Client, OpsError> {
@@ -536,7 +548,7 @@ pub fn down(ctx: &Context<'_>, project: &Project, volumes: bool, grace: Option<D
     // The lock is free when the supervisor, and with it the kernel's clean-up, is done.
     let runtime = ctx.dirs.project_runtime(&project.id);
     let deadline = Instant::now() + Duration::from_secs(30);
-    while daemon::is_running(&runtime)? {
+    while is_alive(ctx, project)? {
         if Instant::now() > deadline {
             return Err(OpsError::StillRunning { project: project.manifest.project.name.clone() });
         }
@@ -546,7 +558,7 @@ pub fn down(ctx: &Context<'_>, project: &Project, volumes: bool, grace: Option<D
         // What a killed supervisor left; not while another one starts.
         create_private_dir(&runtime)?;
         let _turn = FileLock::exclusive(runtime.join("start.lock"))?;
-        if !daemon::is_running(&runtime)? {
+        if !is_alive(ctx, project)? {
             igloo_container::cgroup::sweep(&project.id.0);
         }
     }
@@ -686,7 +698,6 @@ pub fn attend(
     out: &mut (dyn FnMut(&[u8]) -> io::Result<()> + Send),
 ) -> Result<(), OpsError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(OpsError::Runtime)?;
-    let supervisor = ctx.dirs.project_runtime(&project.id);
     let options = logs::Options { follow: true, tail: Some(20), ..logs::Options::default() };
     let ended = std::thread::scope(|scope| -> Result<bool, OpsError> {
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
@@ -700,7 +711,7 @@ pub fn attend(
                 tokio::select! {
                     _ = interrupt.recv() => return Ok(false),
                     _ = terminate.recv() => return Ok(false),
-                    _ = tick.tick() => if !daemon::is_running(&supervisor)? { return Ok(true) },
+                    _ = tick.tick() => if !is_alive(ctx, project)? { return Ok(true) },
                 }
             }
         });

@@ -1,9 +1,12 @@
 //! One client: greeting, requests, replies. Nothing a client does or leaves undone reaches further than its own task.
 
 use std::io;
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::fs::inotify;
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -11,6 +14,7 @@ use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::{Message, Sender};
+use crate::daemon::Ownership;
 use crate::wire::{Hello, MAX_LINE, MAX_PROJECT_LINE, Reply, Request, ServiceEvent, VERSION, Welcome};
 
 /// More clients at once are refused; each may make us hold one long line.
@@ -29,13 +33,31 @@ pub(super) struct Clients {
 }
 
 /// Takes clients until [`Clients::finish`].
-pub(super) fn accept(listener: UnixListener, sender: Sender, events: Events) -> Clients {
+pub(super) fn accept(
+    ownership: Option<Arc<Mutex<Ownership>>>,
+    mut listener: UnixListener,
+    sender: Sender,
+    events: Events,
+) -> Clients {
     let (closing, closed) = watch::channel(false);
     let ours = rustix::process::geteuid().as_raw();
     let count = closing.clone();
     let accepting = tokio::spawn(async move {
+        let mut watch = ownership.as_deref().and_then(Watch::new);
         loop {
-            let Ok((stream, _)) = listener.accept().await else {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = changed(&watch) => {
+                    if let Some(ownership) = &ownership {
+                        if let Some(renewed) = renew(ownership).await {
+                            listener = renewed;
+                        }
+                        watch = Watch::new(ownership);
+                    }
+                    continue;
+                }
+            };
+            let Ok((stream, _)) = accepted else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
@@ -52,6 +74,57 @@ pub(super) fn accept(listener: UnixListener, sender: Sender, events: Events) -> 
         }
     });
     Clients { accepting, closing }
+}
+
+/// Tells when something is deleted where the socket is.
+struct Watch(AsyncFd<OwnedFd>);
+
+impl Watch {
+    /// `None` where nothing can be watched; deleting the socket then makes the project unreachable, as ever.
+    fn new(ownership: &Mutex<Ownership>) -> Option<Self> {
+        let owner = ownership.lock().unwrap_or_else(PoisonError::into_inner);
+        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+        let what = inotify::WatchFlags::DELETE
+            | inotify::WatchFlags::MOVED_FROM
+            | inotify::WatchFlags::DELETE_SELF
+            | inotify::WatchFlags::MOVE_SELF;
+        let fd = inotify::init(flags).ok()?;
+        inotify::add_watch(&fd, owner.runtime_dir(), what).ok()?;
+        // Its successor is `unsafe`, for types that might give up their descriptor; this one does not.
+        #[allow(deprecated)]
+        AsyncFd::new(fd).ok().map(Self)
+    }
+}
+
+async fn changed(watch: &Option<Watch>) {
+    match watch {
+        // A descriptor that can't be waited for is as good as none. What happened is found by looking.
+        Some(Watch(fd)) if fd.readable().await.is_ok() => {}
+        _ => std::future::pending().await,
+    }
+}
+
+/// Makes the socket anew if it is gone, and keeps trying: there may be no room, or no parent directory, for a while.
+async fn renew(ownership: &Arc<Mutex<Ownership>>) -> Option<UnixListener> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let ownership = Arc::clone(ownership);
+        let renewed =
+            tokio::task::spawn_blocking(move || ownership.lock().unwrap_or_else(PoisonError::into_inner).renew());
+        match renewed.await {
+            Ok(Ok(None)) => return None,
+            Ok(Ok(Some(listener))) => {
+                if listener.set_nonblocking(true).is_ok()
+                    && let Ok(listener) = UnixListener::from_std(listener)
+                {
+                    return Some(listener);
+                }
+            }
+            Ok(Err(_)) | Err(_) => {}
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
 }
 
 impl Clients {

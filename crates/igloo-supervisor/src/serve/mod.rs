@@ -11,12 +11,13 @@ mod requests;
 
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use igloo_base::file::create_dirs;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::daemon::Ownership;
 use crate::error::SupervisorError;
 use crate::machine::{Event, Run};
 use crate::unit::{Running, Unit, UnitError, UnitEvent};
@@ -55,6 +56,27 @@ pub fn serve(
     log_dir: &Path,
     state_dir: &Path,
 ) -> Result<(), SupervisorError> {
+    serve_with(None, listener, make_unit, log_dir, state_dir)
+}
+
+/// [`serve`], making the socket anew when somebody deletes it; the project is given back when all is over.
+pub fn serve_owned(
+    ownership: Ownership,
+    listener: UnixListener,
+    make_unit: MakeUnit,
+    log_dir: &Path,
+    state_dir: &Path,
+) -> Result<(), SupervisorError> {
+    serve_with(Some(ownership), listener, make_unit, log_dir, state_dir)
+}
+
+fn serve_with(
+    ownership: Option<Ownership>,
+    listener: UnixListener,
+    make_unit: MakeUnit,
+    log_dir: &Path,
+    state_dir: &Path,
+) -> Result<(), SupervisorError> {
     create_dirs(log_dir)?;
     create_dirs(state_dir)?;
     raise_descriptor_limit();
@@ -65,7 +87,8 @@ pub fn serve(
         .enable_all()
         .build()
         .map_err(SupervisorError::Runtime)?;
-    let result = runtime.block_on(run(listener, make_unit, log_dir, state_dir));
+    let ownership = ownership.map(|o| Arc::new(Mutex::new(o)));
+    let result = runtime.block_on(run(ownership.clone(), listener, make_unit, log_dir, state_dir));
     // A blocking call that hangs (a probe into nowhere) shall not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
@@ -81,6 +104,7 @@ fn raise_descriptor_limit() {
 }
 
 async fn run(
+    ownership: Option<Arc<Mutex<Ownership>>>,
     listener: UnixListener,
     make_unit: MakeUnit,
     log_dir: &Path,
@@ -91,7 +115,7 @@ async fn run(
     let (sender, inbox) = mpsc::unbounded_channel();
     await_signals(sender.clone())?;
     let core = core::Core::new(sender.clone(), make_unit, log_dir, state_dir);
-    let clients = connection::accept(listener, sender, core.events());
+    let clients = connection::accept(ownership, listener, sender, core.events());
     core.run(inbox).await;
     clients.finish(FAREWELL).await;
     Ok(())

@@ -37,7 +37,7 @@ fn pid(person: &Person, project: &Path, service: &str) -> u64 {
 }
 
 /// Mounts and network interfaces of the host that are igloo's; there should never be one.
-fn mounts_and_links() -> Vec<String> {
+pub(crate) fn mounts_and_links() -> Vec<String> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
     let mounts = mounts.lines().filter(|line| line.contains("igloo-it-")).map(str::to_owned);
     let links = fs::read_dir("/sys/class/net").expect("links");

@@ -7,6 +7,7 @@
 
 mod audit;
 mod builder;
+mod chaos;
 mod copy;
 mod flake;
 mod guestbook;

@@ -150,6 +150,11 @@ impl Person {
         self.home.join("state")
     }
 
+    /// Where sockets and locks of this person's projects are.
+    pub fn runtime(&self) -> PathBuf {
+        self.home.join("run")
+    }
+
     /// Where this person's downloads are.
     pub fn cache(&self) -> PathBuf {
         self.home.join("cache")
