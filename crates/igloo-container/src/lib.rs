@@ -15,6 +15,7 @@ mod error;
 pub mod exec;
 pub mod foreground;
 pub mod harden;
+pub mod keep;
 pub mod network;
 pub mod probe;
 mod protocol;

@@ -12,6 +12,7 @@ use igloo_supervisor::{Unit, UnitError};
 use crate::context::Context;
 use crate::error::OpsError;
 use crate::services::network;
+use crate::unit::host::HostUnit;
 use crate::unit::{ContainerUnit, Payload, Sandboxes};
 
 /// Supervises until asked to stop. Returns at once if another supervisor has the project.
@@ -33,6 +34,9 @@ pub fn supervise(ctx: &Context<'_>, project: &str) -> Result<(), OpsError> {
     let make_unit = move |payload: &serde_json::Value| -> Result<Box<dyn Unit>, UnitError> {
         let payload: Payload = serde_json::from_value(payload.clone())
             .map_err(|e| UnitError::because("the container's description makes no sense", e))?;
+        if let Some(spec) = payload.host {
+            return Ok(Box::new(HostUnit { spec }));
+        }
         Ok(Box::new(ContainerUnit { sandbox: Arc::clone(&sandbox), payload }))
     };
     let state = ctx.dirs.project_state(&id);
@@ -51,6 +55,6 @@ fn prepare(ctx: &Context<'_>, id: &ProjectId) -> Result<Option<(Ownership, UnixL
         project: id.0.clone(),
         subnet: Some(network::subnet(id)),
         identity: None,
-    })?;
+    });
     Ok(Some((ownership, listener, Arc::new(sandbox))))
 }

@@ -1,4 +1,7 @@
-//! A container as the supervisor's unit: where the two rooms meet that don't know each other.
+//! A container, or a process of this machine, as the supervisor's unit: where the two rooms meet that don't know each
+//! other.
+
+pub(crate) mod host;
 
 use std::fs;
 use std::io::{self, Read};
@@ -15,11 +18,16 @@ use igloo_container::{
 use igloo_supervisor::{ExecResult, Notice, Running, Unit, UnitError, UnitEvent, UnitIo};
 use serde::{Deserialize, Serialize};
 
+use host::HostSpec;
+
 /// What travels in `ServiceSpec::unit` and `Setup::unit`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Payload {
     /// The container.
     pub(crate) container: ContainerSpec,
+    /// Or a process of this machine; the container then says no more than what it is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) host: Option<HostSpec>,
     /// For a setup step: volumes that hold nothing but its own unfinished work if `begun` exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) setup: Option<SetupVolumes>,
@@ -31,6 +39,9 @@ pub(crate) struct Payload {
 impl Payload {
     /// Without what is not to be written to a disk.
     pub(crate) fn for_disk(mut self) -> Self {
+        if let Some(host) = &mut self.host {
+            host.env.retain(|(name, _)| !self.hidden.contains(name));
+        }
         self.container.env.retain(|(name, _)| !self.hidden.contains(name));
         for mount in &mut self.container.mounts {
             if let MountKind::Secrets { files } = &mut mount.kind {
@@ -61,22 +72,27 @@ pub(crate) struct ContainerUnit {
 /// The project's sandbox; a new one takes the place of one that was killed.
 pub(crate) struct Sandboxes {
     config: SandboxConfig,
-    current: Mutex<Arc<Sandbox>>,
+    current: Mutex<Option<Arc<Sandbox>>>,
 }
 
 impl Sandboxes {
-    pub(crate) fn start(config: SandboxConfig) -> Result<Self, ContainerError> {
-        let current = Mutex::new(Arc::new(Sandbox::start(&config)?));
-        Ok(Self { config, current })
+    /// Begins with one. Without, those who need one are told why, and services of isolation `host` don't.
+    pub(crate) fn start(config: SandboxConfig) -> Self {
+        let current = Mutex::new(Sandbox::start(&config).ok().map(Arc::new));
+        Self { config, current }
     }
 
     /// One that lives.
     fn get(&self) -> Result<Arc<Sandbox>, ContainerError> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.is_gone() {
-            *current = Arc::new(Sandbox::start(&self.config)?);
+        match &*current {
+            Some(sandbox) if !sandbox.is_gone() => Ok(Arc::clone(sandbox)),
+            _ => {
+                let sandbox = Arc::new(Sandbox::start(&self.config)?);
+                *current = Some(Arc::clone(&sandbox));
+                Ok(sandbox)
+            }
         }
-        Ok(Arc::clone(&current))
     }
 }
 
@@ -92,7 +108,7 @@ impl Unit for ContainerUnit {
         let container = self
             .sandbox
             .get()
-            .map_err(|e| UnitError::because("cannot start the project's sandbox anew", e))?
+            .map_err(|e| UnitError::because("cannot start the project's sandbox", e))?
             .spawn(
                 &self.payload.container,
                 io.stdout,

@@ -22,6 +22,9 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == igloo_ops::runtime::AUDIT) {
         return igloo_ops::runtime::audit_main();
     }
+    if std::env::args_os().nth(1).is_some_and(|word| word == "__keep") {
+        return igloo_ops::runtime::keep_main(&std::env::args_os().skip(2).collect::<Vec<_>>());
+    }
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(e) => return error::usage(&e),

@@ -69,27 +69,30 @@ impl Notify {
             RecvAncillaryMessage::ScmCredentials(who) => Some(who.pid),
             _ => None,
         })?;
-        is_ours(sender).then(|| parse(&bytes[..got.bytes]))
+        is_ours(sender).then(|| Notified::parse(&bytes[..got.bytes]))
     }
 }
 
-fn parse(message: &[u8]) -> Notified {
-    let text = String::from_utf8_lossy(message);
-    let mut said = Notified::default();
-    for line in text.lines() {
-        match line.split_once('=') {
-            Some(("READY", "1")) => said.ready = true,
-            Some(("RELOADING", "1")) => said.reloading = true,
-            Some(("STOPPING", "1")) => said.stopping = true,
-            Some(("WATCHDOG", "1")) => said.watchdog = true,
-            Some(("STATUS", text)) => {
-                let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-                said.status = Some(plain.take(MAX_STATUS).collect());
+impl Notified {
+    /// What a message says, as far as it is known here.
+    pub fn parse(message: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(message);
+        let mut said = Notified::default();
+        for line in text.lines() {
+            match line.split_once('=') {
+                Some(("READY", "1")) => said.ready = true,
+                Some(("RELOADING", "1")) => said.reloading = true,
+                Some(("STOPPING", "1")) => said.stopping = true,
+                Some(("WATCHDOG", "1")) => said.watchdog = true,
+                Some(("STATUS", text)) => {
+                    let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+                    said.status = Some(plain.take(MAX_STATUS).collect());
+                }
+                _ => {}
             }
-            _ => {}
         }
+        said
     }
-    said
 }
 
 #[cfg(test)]
@@ -98,11 +101,14 @@ mod tests {
 
     #[test]
     fn what_is_known_is_understood_and_the_rest_is_not() {
-        let said = parse(
+        let said = Notified::parse(
             b"READY=1\nSTATUS=up \x1b[2Jand\trunning\nMAINPID=1\nWATCHDOG=trigger\nREADY\n=\n\xff=1\nRELOADING=0",
         );
         assert_eq!(said, Notified { ready: true, status: Some("up  [2Jand running".into()), ..Notified::default() });
-        assert_eq!(parse(b""), Notified::default());
-        assert_eq!(parse(&[b"STATUS=".to_vec(), vec![b'x'; 9000]].concat()).status.map(|s| s.len()), Some(MAX_STATUS));
+        assert_eq!(Notified::parse(b""), Notified::default());
+        assert_eq!(
+            Notified::parse(&[b"STATUS=".to_vec(), vec![b'x'; 9000]].concat()).status.map(|s| s.len()),
+            Some(MAX_STATUS)
+        );
     }
 }

@@ -59,9 +59,13 @@ pub fn audit(ctx: &Context<'_>, project: &Project, services: &[String]) -> Resul
             }
             continue;
         };
+        let found = payload(ctx, project, &service.name)?;
+        if found.host.is_some() {
+            continue;
+        }
         let spec = AuditSpec {
             pid,
-            container: payload(ctx, project, &service.name)?.container,
+            container: found.container,
             published: service.ports.iter().map(|p| p.host).collect(),
             hidden: vec![bait.clone(), daemon::socket_path(&runtime)],
             port,

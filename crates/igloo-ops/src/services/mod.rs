@@ -11,6 +11,7 @@ pub mod verbs;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -261,7 +262,16 @@ fn check_kinds(project: &Project, wanted: &[String]) -> Result<(), OpsError> {
         let service = &project.manifest.services[name];
         let what = match service.isolation {
             Isolation::Container => continue,
-            Isolation::Host => "isolation `host` for services",
+            Isolation::Host => match () {
+                () if service.content.user.is_some() => "another user at isolation `host`, where it runs as you",
+                () if !service.volumes.is_empty() => "volumes at isolation `host`, where it sees your own files",
+                () if !service.secrets.is_empty() => "secrets at isolation `host`",
+                () if service.ports.iter().any(|p| p.host != Some(p.container)) => {
+                    "other ports than its own at isolation `host`, where nothing is in between (write `\"5000:5000\"`)"
+                }
+                () if service.replicas > 1 => "replicas at isolation `host`",
+                () => continue,
+            },
             Isolation::Pure => "isolation `pure` for services",
             Isolation::Vm => "isolation `vm`",
         };
@@ -560,6 +570,7 @@ pub fn down(ctx: &Context<'_>, project: &Project, volumes: bool, grace: Option<D
         let _turn = FileLock::exclusive(runtime.join("start.lock"))?;
         if !is_alive(ctx, project)? {
             igloo_container::cgroup::sweep(&project.id.0);
+            igloo_container::keep::sweep(&format!("{}/", project.id.0));
         }
     }
     remove_owned(ctx, project, &ctx.dirs.project_state(&project.id).join("containers"))?;
@@ -645,6 +656,11 @@ pub fn exec(
         .ok_or_else(|| OpsError::ServiceNotRunning { service: service.to_owned() })?;
     // From its memory: what is on disk has no secrets.
     let payload: Payload = serde_json::from_value(client.unit(service)?).map_err(OpsError::Json)?;
+    if let Some(host) = payload.host {
+        drop(client);
+        let source = host.command(command).exec();
+        return Err(OpsError::Command { program: command.first().cloned().unwrap_or_default(), source });
+    }
     let container = payload.container;
     let mut env: Vec<(OsString, OsString)> =
         container.env.iter().map(|(name, value)| (name.into(), value.into())).collect();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use igloo_base::Sha256;
 use igloo_container::{Attr, AttrKind, ContainerSpec, Limits, Mount, MountKind, User};
 use igloo_env::Environment;
-use igloo_manifest::{Probe, Service, Volume};
+use igloo_manifest::{Isolation, Probe, Service, Volume};
 use igloo_supervisor as supervisor;
 use igloo_supervisor::{Policy, Protocol, PublishedPort, Readiness, ServiceSpec, Setup};
 
@@ -19,6 +19,7 @@ use crate::environment::Realised;
 use crate::error::OpsError;
 use crate::image::service::Foreign;
 use crate::project::Project;
+use crate::unit::host::HostSpec;
 use crate::unit::{Payload, SetupVolumes};
 
 /// Longest time a setup step may take.
@@ -43,7 +44,7 @@ pub(crate) fn service(
 ) -> Result<ServiceSpec, OpsError> {
     let declared = &project.manifest.services[base_name(name)];
     let (container, hidden) = container(ctx, project, name, declared, base, addresses)?;
-    let own = addresses.get(name).copied();
+    let own = addresses.get(name).copied().filter(|_| declared.isolation != Isolation::Host);
     let ready = match &declared.ready {
         None => None,
         Some(ready) => Some(Readiness {
@@ -66,14 +67,37 @@ pub(crate) fn service(
             },
         }),
     };
-    let setup =
-        declared.setup.as_ref().map(|args| setup(ctx, project, name, declared, &container, args)).transpose()?;
-    let ports = declared.ports.iter().map(|p| published(p, own)).collect();
+    // On the machine's own network nothing is in between.
+    let of_host = declared.isolation == Isolation::Host;
+    let ports = declared.ports.iter().filter(|_| !of_host).map(|p| published(p, own)).collect();
     // Neighbours' names may come and go without a restart.
     let mut identity = container.clone();
     identity.hosts.clear();
-    let identity = serde_json::to_vec(&(&identity, &ports)).map_err(OpsError::Json)?;
-    let unit = Payload { container, setup: None, hidden };
+    let mut identity = serde_json::to_vec(&(&identity, &ports)).map_err(OpsError::Json)?;
+    let host = match declared.isolation {
+        Isolation::Host => match base {
+            Base::Environment(realised) => Some(host(ctx, project, name, declared, realised, &container)?),
+            Base::Image(..) => {
+                return Err(OpsError::NotYet { service: name.to_owned(), what: "an image at isolation `host`" });
+            }
+        },
+        _ => None,
+    };
+    if let Some(host) = &host {
+        // The container says nothing but its name.
+        let said = (&host.args, &host.env, &host.workdir, &host.view);
+        identity = serde_json::to_vec(&said).map_err(OpsError::Json)?;
+    }
+    let setup = declared
+        .setup
+        .as_ref()
+        .map(|args| setup(ctx, project, name, declared, &container, host.as_ref(), args))
+        .transpose()?;
+    let container = match host {
+        Some(_) => ContainerSpec { id: container.id, hostname: container.hostname, ..ContainerSpec::default() },
+        None => container,
+    };
+    let unit = Payload { container, host, setup: None, hidden };
     let unit = serde_json::to_value(unit).map_err(OpsError::Json)?;
     let mut spec = ServiceSpec::new(name, Sha256::of(&identity), unit);
     spec.needs = declared.needs.iter().flat_map(|need| instances.needed(need)).collect();
@@ -165,6 +189,41 @@ impl Base {
             }
         })
     }
+}
+
+/// The same as a process of this machine, in a view in which `/usr` is the environment's.
+fn host(
+    ctx: &Context<'_>,
+    project: &Project,
+    name: &str,
+    declared: &Service,
+    realised: &Realised,
+    container: &ContainerSpec,
+) -> Result<HostSpec, OpsError> {
+    let usual = |name: &str| ctx.caller.environment.iter().find(|(n, _)| n == name)?.1.to_str().map(str::to_owned);
+    let mut env: BTreeMap<String, String> = ["PATH", "LANG", "LC_ALL", "TZ", "XDG_RUNTIME_DIR"]
+        .into_iter()
+        .filter_map(|name| Some((name.to_owned(), usual(name)?)))
+        .collect();
+    env.insert("HOME".to_owned(), ctx.caller.home.display().to_string());
+    env.insert("USER".to_owned(), ctx.caller.name.clone());
+    // What the service says, and nothing of what a container would have.
+    let own = |name: &String| !["HOME", "USER", "HOSTNAME", "PATH"].contains(&name.as_str());
+    env.extend(container.env.iter().filter(|(name, _)| own(name) || declared.content.env.contains_key(name)).cloned());
+    let notify = container.notify.then(|| ctx.dirs.project_runtime(&project.id).join(format!("notify-{name}")));
+    if let Some(path) = &notify {
+        env.insert("NOTIFY_SOCKET".to_owned(), path.display().to_string());
+    }
+    Ok(HostSpec {
+        exe: ctx.exe.clone(),
+        view: crate::shell::view_of_service(ctx, project, name, realised)?,
+        args: declared.run.clone(),
+        env: env.into_iter().collect(),
+        workdir: declared.content.workdir.as_ref().map_or(project.directory.clone(), PathBuf::from),
+        mark: format!("{}/{name}", project.id.0),
+        limits: container.limits.clone(),
+        notify,
+    })
 }
 
 fn container(
@@ -301,6 +360,7 @@ fn setup(
     name: &str,
     declared: &Service,
     container: &ContainerSpec,
+    host: Option<&HostSpec>,
     args: &[String],
 ) -> Result<Setup, OpsError> {
     // A volume that another service has, too, may hold that one's data: it is never emptied.
@@ -318,6 +378,7 @@ fn setup(
     let own = names().filter(|v| !shared(v)).map(|v| volume_path(ctx, project, v)).collect();
     let directory = ctx.dirs.volumes(&project.id);
     let payload = Payload {
+        host: host.map(|host| HostSpec { args: args.to_vec(), notify: None, ..host.clone() }),
         container: ContainerSpec { args: args.to_vec(), address: None, gateway: None, ..container.clone() },
         setup: Some(SetupVolumes { begun: directory.join(format!(".setup-{name}.begun")), volumes, own }),
         hidden: Vec::new(),

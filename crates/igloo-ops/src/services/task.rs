@@ -114,6 +114,14 @@ fn one_off(
     what: &Once,
 ) -> Result<(ServiceSpec, FileLock), OpsError> {
     let mut payload: Payload = serde_json::from_value(spec.unit.clone()).map_err(OpsError::Json)?;
+    if let Some(host) = &mut payload.host {
+        if let Some(command) = &what.command {
+            host.args.clone_from(command);
+        }
+        host.env.extend(what.env.iter().cloned());
+        host.notify = None;
+        host.mark.push_str(".run");
+    }
     let container = &mut payload.container;
     let (name, slot) = free_name(ctx, project, &spec.name)?;
     spec.name = name;

@@ -169,6 +169,37 @@ pub(crate) fn view_with_nix(ctx: &Context<'_>, request: &AdHoc<'_>) -> Result<Pa
     Ok(file)
 }
 
+/// A description for [`enter_prepared`]: the machine with a service's `/usr`.
+pub(crate) fn view_of_service(
+    ctx: &Context<'_>,
+    project: &Project,
+    name: &str,
+    realised: &environment::Realised,
+) -> Result<PathBuf, OpsError> {
+    let mut kept = Kept {
+        key: String::new(),
+        lowers: realised.lowers(),
+        declared: realised.environment.env.clone(),
+        env: BTreeMap::new(),
+        hook: None,
+        shims: None,
+        nix: None,
+        store: realised.profile.as_ref().map(|profile| profile.store.clone()),
+        bins: Vec::new(),
+        home: ctx.caller.home.clone(),
+        project: project.directory.clone(),
+        name: name.to_owned(),
+    };
+    kept.key = Sha256::of(&serde_json::to_vec(&kept).map_err(OpsError::Json)?).to_string();
+    let views = ctx.dirs.project_state(&project.id).join("views");
+    create_private_dir(&views)?;
+    let file = views.join(format!("{name}-{}.json", &kept.key[..16]));
+    if !file.exists() {
+        write_atomic(&file, &serde_json::to_vec(&kept).map_err(OpsError::Json)?)?;
+    }
+    Ok(file)
+}
+
 fn keep_ad_hoc(ctx: &Context<'_>, request: &AdHoc<'_>) -> Result<Kept, OpsError> {
     let suite = match request.suite {
         Some(suite) => suite.to_owned(),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::guestbook::{find, wait_until};
+use crate::guestbook::{find, is_alive, wait_until};
 use crate::world::{Person, people};
 
 const MANIFEST: &str = r#"
@@ -217,5 +217,87 @@ fn health_watchdog_timeouts_and_failures_are_acted_on_and_told() {
         let crash = igloo(&["up", "--wait", "crash"]).fails();
         assert!(crash.contains("exited with code 3, 2 times in a row") && crash.contains("dying"), "{crash}");
         igloo(&["down"]).ok();
+    }
+}
+
+const HOST: &str = r#"
+[project]
+name = "native"
+[sources.debian]
+suite = "bookworm"
+
+[services.app]
+isolation = "host"
+packages = ["perl-base", "busybox-static"]
+env = { GREETING = "hello" }
+setup = ["busybox", "sh", "-c", "echo set up; test \"$GREETING\" = hello"]
+run = ["perl", "-MSocket", "-e", '''
+    $| = 1; socket(S, PF_UNIX, SOCK_DGRAM, 0) or die;
+    if (fork == 0) { exec "busybox", "setsid", "busybox", "sh", "-c", "echo \$\$ > daemon.pid; exec busybox sleep 1000" }
+    select(undef, undef, undef, 0.1) until -s "daemon.pid";
+    print "$ENV{GREETING} from $ENV{PWD}\n"; send(S, "READY=1\nSTATUS=serving", 0, pack_sockaddr_un($ENV{NOTIFY_SOCKET})) or die;
+    sleep 1000''']
+ready = { notify = true }
+
+[services.web]
+isolation = "host"
+packages = ["busybox-static"]
+needs = ["app"]
+run = ["busybox", "nc", "-ll", "-p", "PORT", "-e", "busybox", "cat"]
+ports = ["PORT:PORT"]
+ready = { tcp = PORT }
+health = { exec = ["busybox", "true"], interval = "100ms" }
+"#;
+
+#[test]
+fn services_of_this_machine_live_and_end_as_those_in_containers() {
+    for person in people() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address").port();
+        let project = person.project("native", &HOST.replace("PORT", &port.to_string()));
+        let igloo = |words: &[&str]| person.igloo(&project, words);
+        igloo(&["up", "--wait"]).ok();
+        let daemon = || -> u64 {
+            let text = std::fs::read_to_string(project.join("daemon.pid")).expect("the daemon's number");
+            text.trim().parse().expect("a number")
+        };
+        let first = daemon();
+        assert!(is_alive(first), "{}", person.name);
+        std::net::TcpStream::connect(("127.0.0.1", port)).expect("it listens on the machine's own network");
+        let log = igloo(&["logs", "app"]).ok();
+        assert!(log.contains("set up") && log.contains("hello from"), "{} {log}", person.name);
+        assert_eq!(find(&services(&person, &project), "app")["detail"], "serving");
+        let said = igloo(&["exec", "app", "--", "busybox", "sh", "-c", "echo $GREETING; exit 3"]);
+        assert_eq!((said.code(), said.stdout().as_str()), (Some(3), "hello\n"), "{said:?}");
+
+        igloo(&["pause", "app"]).ok();
+        let stat = |pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+        wait_until("all of it is frozen", || stat(first).contains(") T "));
+        igloo(&["unpause", "app"]).ok();
+
+        // Killed, it is started again, and nothing of the first run is left.
+        let pid = find(&services(&person, &project), "app")["pid"].as_u64().expect("pid");
+        crate::guestbook::kill(u32::try_from(pid).expect("pid"));
+        wait_until("it is started again", || {
+            let now = services(&person, &project);
+            find(&now, "app")["state"] == "ready" && find(&now, "app")["pid"] != pid
+        });
+        assert!(!is_alive(first));
+
+        // The supervisor's death is theirs; so is the keeper's.
+        let second = daemon();
+        assert!(is_alive(second));
+        crate::guestbook::kill(crate::guestbook::supervisors(&person, &project)[0]);
+        wait_until("all ends with the supervisor", || !is_alive(second));
+        igloo(&["up", "--wait"]).ok();
+        let third = daemon();
+        let pid = find(&services(&person, &project), "app")["pid"].as_u64().expect("pid");
+        let keeper: u32 =
+            stat(pid).rsplit_once(") ").and_then(|(_, r)| r.split(' ').nth(1)?.parse().ok()).expect("its parent");
+        crate::guestbook::kill(keeper);
+        wait_until("what was kept ends, too", || !is_alive(third));
+        igloo(&["up", "--wait"]).ok();
+        igloo(&["down"]).ok();
+        assert!(!is_alive(daemon()));
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
     }
 }
