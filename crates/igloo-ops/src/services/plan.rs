@@ -221,7 +221,7 @@ fn host(
         env: env.into_iter().collect(),
         workdir: declared.content.workdir.as_ref().map_or(project.directory.clone(), PathBuf::from),
         mark: format!("{}/{name}", project.id.0),
-        limits: container.limits.clone(),
+        limits: container.limits,
         notify,
     })
 }
