@@ -306,6 +306,8 @@ pub(super) fn join(
                     task.content.env.extend(own.env);
                     task.content.user = own.user.or_else(|| task.content.user.take());
                     task.content.workdir = own.workdir.or_else(|| task.content.workdir.take());
+                    task.image.clone_from(&service.image);
+                    task.entrypoint.clone_from(&service.entrypoint);
                     task.env_files.clone_from(&service.env_files);
                     task.secrets.clone_from(&service.secrets);
                     for volume in &service.volumes {

@@ -7,6 +7,7 @@ mod plan;
 mod secrets;
 pub mod task;
 pub mod verbs;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -260,6 +261,10 @@ fn bases(
 fn check_kinds(project: &Project, wanted: &[String]) -> Result<(), OpsError> {
     for name in wanted {
         let service = &project.manifest.services[name];
+        if service.watch.iter().any(|w| w.action == igloo_manifest::WatchAction::Sync) {
+            let what = "`watch` with `sync` (take `restart`; files that `copy` puts in are brought up to date by it)";
+            return Err(OpsError::NotYet { service: name.clone(), what });
+        }
         let what = match service.isolation {
             Isolation::Container => continue,
             Isolation::Host => match () {
@@ -707,10 +712,12 @@ fn exec_user(
     Ok(igloo_container::User { uid: found.uid, gid: found.gid, groups: found.groups, home: found.home })
 }
 
-/// Stays in the foreground: shows the logs until Ctrl-C or the services' end, then stops everything.
+/// Stays in the foreground: shows the logs, and brings services up to date when files change that `watch` names, until
+/// Ctrl-C or the services' end; then stops everything.
 pub fn attend(
     ctx: &Context<'_>,
     project: &Project,
+    watch: Option<&UpOptions>,
     out: &mut (dyn FnMut(&[u8]) -> io::Result<()> + Send),
 ) -> Result<(), OpsError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(OpsError::Runtime)?;
@@ -718,6 +725,8 @@ pub fn attend(
     let ended = std::thread::scope(|scope| -> Result<bool, OpsError> {
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
         let follower = scope.spawn(move || logs::follow_until(ctx, project, &options, out, &stopped));
+        let (stop_watching, no_more) = std::sync::mpsc::channel::<()>();
+        let watcher = watch.map(|options| scope.spawn(move || watch::watch(ctx, project, options, &no_more)));
         let ended = runtime.block_on(async {
             use tokio::signal::unix::{SignalKind, signal};
             let mut interrupt = signal(SignalKind::interrupt()).map_err(OpsError::Runtime)?;
@@ -731,10 +740,11 @@ pub fn attend(
                 }
             }
         });
-        drop(stop);
+        drop((stop, stop_watching));
+        let watched = watcher.map_or(Ok(()), |watcher| watcher.join().unwrap_or(Ok(())));
         match follower.join() {
-            Ok(result) => result.and(ended),
-            Err(_) => ended,
+            Ok(result) => result.and(watched).and(ended),
+            Err(_) => watched.and(ended),
         }
     })?;
     if !ended {

@@ -19,6 +19,9 @@ pub struct Args {
     /// Start in the background, return when everything is ready; fail if something isn't
     #[arg(long)]
     wait: bool,
+    /// Stay, and bring services up to date when files change that their `watch` names
+    #[arg(short, long, conflicts_with_all = ["detach", "wait"])]
+    watch: bool,
     /// Longest time to wait, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
@@ -82,7 +85,8 @@ pub fn run(args: &Args, settings: &Settings, ui: &Ui) -> Result<(), CommandError
     }
     if foreground {
         ui.say("services run until Ctrl-C; `igloo up -d` leaves them in the background");
-        services::attend(&ctx, &project, &mut |bytes| ui.print_bytes(bytes))?;
+        let watch = args.watch.then_some(&options);
+        services::attend(&ctx, &project, watch, &mut |bytes| ui.print_bytes(bytes))?;
     }
     Ok(())
 }

@@ -245,6 +245,11 @@ pub(crate) fn supervisors(person: &Person, project: &Path) -> Vec<u32> {
         .collect()
 }
 
+pub(crate) fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("pid")).expect("pid");
+    rustix::process::kill_process(pid, signal).expect("kill");
+}
+
 pub(crate) fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("pid")).expect("pid");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill");

@@ -1,6 +1,7 @@
 //! What becomes of services: needs, tasks, health, watchdogs, signals, history, replicas; as everybody.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -300,4 +301,66 @@ fn services_of_this_machine_live_and_end_as_those_in_containers() {
         assert!(!is_alive(daemon()));
         assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
     }
+}
+
+const WATCH: &str = r#"
+[project]
+name = "watch"
+[sources.debian]
+suite = "bookworm"
+
+[services.app]
+packages = ["busybox-static"]
+copy = [{ from = "app", to = "/srv/app" }]
+run = ["busybox", "sh", "-c", "busybox cat /srv/app/text; exec busybox sleep 1000"]
+watch = [{ path = "app", ignore = ["*.tmp"] }]
+stop-grace = "100ms"
+
+[services.conf]
+packages = ["busybox-static"]
+run = ["busybox", "sh", "-c", "trap 'echo reloaded' HUP; while :; do busybox sleep 0.05; done"]
+reload = "SIGHUP"
+watch = [{ path = "conf/file", action = "reload" }]
+stop-grace = "100ms"
+"#;
+
+#[test]
+fn files_that_change_bring_services_up_to_date() {
+    let person = &people()[0];
+    let project = person.project("watch", WATCH);
+    for (path, text) in [("app/text", "one\n"), ("conf/file", "1")] {
+        let path = project.join(path);
+        std::fs::create_dir_all(path.parent().expect("parent")).expect("mkdir");
+        std::fs::write(path, text).expect("write");
+    }
+    person.own(&project);
+    person.igloo(&project, &["fetch"]).ok();
+    let mut command = person.igloo_command(&project, &["up", "--watch"]);
+    let mut up = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().expect("up");
+    let logs = |service: &str| person.igloo(&project, &["logs", service]).stdout();
+    wait_until("it is up", || logs("app") == "one\n" && state(person, &project, "conf") == "ready");
+    let pid = || find(&services(person, &project), "app")["pid"].as_u64();
+    let first = pid();
+    // Watching begins a little later than this can see, so the change is made again until it is seen.
+    let mut n = 0;
+    wait_until("it has the new text", || {
+        n += 1;
+        std::fs::write(project.join("app/text"), format!("two {n}\n")).expect("write");
+        std::thread::sleep(Duration::from_millis(400));
+        logs("app").contains("two")
+    });
+    assert_ne!(pid(), first);
+    wait_until("it reloads", || {
+        n += 1;
+        std::fs::write(project.join("conf/file"), format!("{n}")).expect("write");
+        std::thread::sleep(Duration::from_millis(400));
+        logs("conf").contains("reloaded")
+    });
+    let settled = pid();
+    std::fs::write(project.join("app/x.tmp"), "").expect("write");
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(pid(), settled, "what is ignored changes nothing");
+    crate::guestbook::signal(up.id(), rustix::process::Signal::INT);
+    assert!(up.wait().expect("wait").success());
+    assert_eq!(crate::guestbook::supervisors(person, &project), Vec::<u32>::new());
 }
