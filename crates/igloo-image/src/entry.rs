@@ -152,8 +152,8 @@ pub(crate) fn below(root: &Path) -> Result<Vec<Entry>, ImageError> {
         for child in std::fs::read_dir(&at).at("list", &at)? {
             let child = child.at("list", &at)?;
             // The store takes names that are no text; tar would, too, but readers of layers don't agree on them.
-            let damaged = || ImageError::Damaged { path: child.path() };
-            let name = child.file_name().into_string().map_err(|_| damaged())?;
+            let not_text = || ImageError::NotText { path: child.path() };
+            let name = child.file_name().into_string().map_err(|_| not_text())?;
             let path = if dir.is_empty() { name } else { format!("{dir}/{name}") };
             let meta = child.metadata().at("read", child.path())?;
             entries.push(if meta.is_dir() {
@@ -161,7 +161,7 @@ pub(crate) fn below(root: &Path) -> Result<Vec<Entry>, ImageError> {
                 Entry::dir(path)
             } else if meta.is_symlink() {
                 let target = std::fs::read_link(child.path()).at("read", child.path())?;
-                Entry::link(path, target.to_str().ok_or_else(damaged)?)
+                Entry::link(path, target.to_str().ok_or_else(not_text)?)
             } else {
                 let mode = if meta.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 };
                 let source = Source::Tree { tree: Arc::clone(&tree), path: path.clone(), size: meta.len() };

@@ -22,6 +22,12 @@ pub enum ImageError {
         /// The file.
         path: PathBuf,
     },
+    /// A name or the target of a link that layers can't carry so that every reader has the same.
+    #[error("`{path}` has a name or a target that is no UTF-8 text, which images can't have")]
+    NotText {
+        /// The file or link.
+        path: PathBuf,
+    },
     /// A layer could not be written.
     #[error("cannot write layer `{layer}`")]
     WriteLayer {

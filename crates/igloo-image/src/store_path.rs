@@ -28,7 +28,8 @@ pub(crate) fn entries(package: &Package) -> Result<Vec<Entry>, ImageError> {
     let damaged = || ImageError::Damaged { path: physical.clone() };
     if meta.is_symlink() {
         let target = std::fs::read_link(physical).at("read", physical)?;
-        return Ok(vec![Entry::link(at, target.to_str().ok_or_else(damaged)?)]);
+        let not_text = || ImageError::NotText { path: physical.clone() };
+        return Ok(vec![Entry::link(at, target.to_str().ok_or_else(not_text)?)]);
     }
     let tree = Tree::open(physical.parent().ok_or_else(damaged)?)?;
     let kind = EntryKind::File(Source::Tree { tree, path: package.path.base_name().to_owned(), size: meta.len() });

@@ -268,7 +268,7 @@ fn links(directory: &Path, path: &str, target: &str) -> Result<Vec<Entry>, Image
     let mut links = Vec::new();
     for child in std::fs::read_dir(directory).at("list", directory)? {
         let child = child.at("list", directory)?;
-        let name = child.file_name().into_string().map_err(|_| ImageError::Damaged { path: child.path() })?;
+        let name = child.file_name().into_string().map_err(|_| ImageError::NotText { path: child.path() })?;
         links.push(Entry::link(format!("{path}/{name}"), format!("{target}/{name}")));
     }
     Ok(links)

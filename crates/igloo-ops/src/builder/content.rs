@@ -91,3 +91,29 @@ loosen = ["sandboxes"]
         packages = packages.join(", ")
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manifest_is_one() {
+        for single in [false, true] {
+            let text = manifest("bookworm", single);
+            let parsed = igloo_manifest::parse(&text, std::path::Path::new("igloo.toml")).expect("a manifest");
+            let service = &parsed.services["builder"];
+            assert!(service.sandboxes && service.run == COMMAND, "{text}");
+            assert_eq!(service.content.user.as_deref() == Some("1000"), single);
+        }
+    }
+
+    #[test]
+    fn build_users_are_members_of_their_group() {
+        let (passwd, group) = (passwd(), group());
+        let members = group.lines().find_map(|line| line.strip_prefix("nixbld:x:30000:")).expect("the group");
+        assert_eq!(members.split(',').count(), 32);
+        for member in members.split(',') {
+            assert!(passwd.contains(&format!("\n{member}:*:300")), "{passwd}");
+        }
+    }
+}

@@ -23,6 +23,7 @@ use igloo_base::file::{FileLock, create_dirs, read_optional, remove_tree, write_
 use igloo_base::{At as _, System, Task, Unit};
 use igloo_container::{Identity, userns};
 use igloo_formats::ssh::{KeyPair, encoded};
+use igloo_manifest::Source;
 use igloo_remote::Nix;
 use serde::Serialize;
 
@@ -90,9 +91,11 @@ pub fn up(ctx: &Context<'_>, suite: Option<&str>, start: &Path) -> Result<Up, Op
     let place = ctx.dirs.builder();
     create_dirs(&place)?;
     let _one = FileLock::exclusive(place.join("lock"))?;
-    let suite = match suite {
-        Some(suite) => suite.to_owned(),
-        None => shell::default_suite(ctx, start)?,
+    let before = opened(&of_place(ctx))?;
+    let suite = match (suite, before.as_ref().and_then(suite_of)) {
+        (Some(suite), _) => suite.to_owned(),
+        (None, Some(suite)) => suite,
+        (None, None) => shell::default_suite(ctx, start)?,
     };
     keys(&place)?;
     let ctx = &of_place(ctx);
@@ -158,6 +161,14 @@ pub fn key(ctx: &Context<'_>) -> Result<(PathBuf, String), OpsError> {
 /// Whatever project the caller named, the builder's is another.
 fn of_place<'a>(ctx: &Context<'a>) -> Context<'a> {
     Context { manifest: ManifestPlace::Found, ..ctx.clone() }
+}
+
+/// What a builder that is there was made of; so it stays, wherever `up` is called.
+fn suite_of(project: &Project) -> Option<String> {
+    project.manifest.sources.values().find_map(|source| match source {
+        Source::Debian(debian) => Some(debian.suite.clone()),
+        Source::Nixpkgs(_) => None,
+    })
 }
 
 /// The builder's project, if there is one.

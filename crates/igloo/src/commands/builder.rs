@@ -24,7 +24,8 @@ pub enum Command {
 /// Works from whatever state it finds. Prints what nix.conf and ssh's configuration need.
 #[derive(Debug, clap::Args)]
 pub struct UpArgs {
-    /// Debian suite that Nix and ssh are taken from; that of the project here or of this machine unless said
+    /// Debian suite that Nix and ssh are taken from; its own if there is a builder already, else that of
+    /// the project here or of this machine
     #[arg(long, value_name = "SUITE")]
     suite: Option<String>,
 }
