@@ -20,11 +20,13 @@ use igloo_image::{
     Account, Additions, Blobs, BuiltImage, Compression, ImageError, ImageSpec, Package, PackageKind, build, join,
 };
 
-const HASHES: [&str; 4] = [
+const HASHES: [&str; 6] = [
     "0ff6i579ks18y9yf2k8dnprmhlc4nrbf",
     "1ff6i579ks18y9yf2k8dnprmhlc4nrbf",
     "2ff6i579ks18y9yf2k8dnprmhlc4nrbf",
     "3ff6i579ks18y9yf2k8dnprmhlc4nrbf",
+    "4ff6i579ks18y9yf2k8dnprmhlc4nrbf",
+    "5ff6i579ks18y9yf2k8dnprmhlc4nrbf",
 ];
 
 fn store_path(at: usize, name: &str) -> StorePath {
@@ -210,6 +212,77 @@ fn listed(content: &dyn Content, tree: &ImageTree) -> String {
 
 fn check(text: &str, expect: Expect) {
     expect.assert_eq(text);
+}
+
+/// A store path of Nix's.
+fn of_nix(root: &Path, at: usize, name: &str) -> Package {
+    let path = store_path(at, name);
+    let physical = root.join(path.to_string());
+    let (name, version, architecture) = (format!("nix:{name}"), "1".to_owned(), "amd64".to_owned());
+    Package { kind: PackageKind::Nix, path, physical, name, version, architecture }
+}
+
+#[test]
+fn store_paths_are_as_nix_has_them_and_links_go_into_directories_that_are_there() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = dir.path();
+    let tool = of_nix(root, 4, "tool");
+    let script = of_nix(root, 5, "script.sh");
+    std::fs::create_dir_all(tool.physical.join("bin")).expect("mkdir");
+    std::fs::create_dir_all(tool.physical.join("share/doc")).expect("mkdir");
+    std::fs::write(tool.physical.join("bin/tool"), "a tool").expect("write");
+    std::fs::write(tool.physical.join("share/note"), "a note").expect("write");
+    std::os::unix::fs::symlink(format!("/nix/store/{}", script.path), tool.physical.join("bin/other")).expect("link");
+    std::fs::set_permissions(tool.physical.join("bin/tool"), PermissionsExt::from_mode(0o700)).expect("chmod");
+    std::fs::write(&script.physical, "a file alone").expect("write");
+    let profile = store_path(3, "profile-x");
+    let data = root.join(profile.to_string()).join("data");
+    std::fs::create_dir_all(data.join("usr/local")).expect("mkdir");
+    for name in ["bin", "share"] {
+        let target = format!("/nix/store/{}/{name}", tool.path);
+        std::os::unix::fs::symlink(target, data.join("usr/local").join(name)).expect("link");
+    }
+    let mut spec = spec(root);
+    // Debian's has one of these directories; the other is Nix's alone.
+    let own = [("usr", None, 0o755, 0), ("usr/local", None, 0o755, 0), ("usr/local/share", None, 0o755, 0)];
+    spec.packages = vec![package(root, 0, "c", &own), tool, script];
+    spec.weights = vec![1, 1, 1];
+    spec.layers = vec![
+        PlannedLayer { name: "debian".to_owned(), packages: vec![0] },
+        PlannedLayer { name: "nix".to_owned(), packages: vec![1, 2] },
+    ];
+    spec.profile = Some((profile, data));
+    spec.copies.clear();
+    spec.additions = Additions::default();
+    let blobs = Blobs::new(root.join("oci"));
+    let built = build(&blobs, &[spec], Compression::None, &Silent).expect("an image");
+    assert_eq!(built[0].layers[1].packages, ["nix:tool=1", "nix:script.sh=1"]);
+    let tree = ImageTree::read("x", &blobs, &built[0].manifest).expect("documents");
+    let all = listed(&blobs, &tree);
+    let of_nix: Vec<&str> = all.lines().filter(|line| line.starts_with('1') || line.contains("usr/local")).collect();
+    check(
+        &of_nix.join("\n"),
+        expect![[r#"
+        0 0755 0:0 usr/local dir
+        0 0755 0:0 usr/local/share dir
+        0 0644 0:0 var/lib/dpkg/info/c:amd64.list "/.\n/usr\n/usr/local\n/usr/local/share\n"
+        1 0755 0:0 nix dir
+        1 0755 0:0 nix/store dir
+        1 0555 0:0 nix/store/4ff6i579ks18y9yf2k8dnprmhlc4nrbf-tool dir
+        1 0555 0:0 nix/store/4ff6i579ks18y9yf2k8dnprmhlc4nrbf-tool/bin dir
+        1 0777 0:0 nix/store/4ff6i579ks18y9yf2k8dnprmhlc4nrbf-tool/bin/other -> /nix/store/5ff6i579ks18y9yf2k8dnprmhlc4nrbf-script.sh
+        1 0555 0:0 nix/store/4ff6i579ks18y9yf2k8dnprmhlc4nrbf-tool/bin/tool "a tool"
+        1 0555 0:0 nix/store/4ff6i579ks18y9yf2k8dnprmhlc4nrbf-tool/share dir
+        1 0555 0:0 nix/store/4ff6i579ks18y9yf2k8dnprmhlc4nrbf-tool/share/doc dir
+        1 0444 0:0 nix/store/4ff6i579ks18y9yf2k8dnprmhlc4nrbf-tool/share/note "a note"
+        1 0444 0:0 nix/store/5ff6i579ks18y9yf2k8dnprmhlc4nrbf-script.sh "a file alone"
+        2 0755 0:0 usr/local dir
+        2 0777 0:0 usr/local/bin -> /nix/store/4ff6i579ks18y9yf2k8dnprmhlc4nrbf-tool/bin
+        2 0755 0:0 usr/local/share dir
+        2 0777 0:0 usr/local/share/doc -> /nix/store/4ff6i579ks18y9yf2k8dnprmhlc4nrbf-tool/share/doc
+        2 0777 0:0 usr/local/share/note -> /nix/store/4ff6i579ks18y9yf2k8dnprmhlc4nrbf-tool/share/note"#]],
+    );
 }
 
 #[test]

@@ -425,6 +425,24 @@ fn images_and_copies() {
 }
 
 #[test]
+fn builders() {
+    check(
+        "[images.a]\nkind = \"builder\"\nuser = \"root\"\n[images.b]\nkind = \"builder\"\npackages = [\"jq\"]\n",
+        expect![[r#"
+            5:9-5:10 `a`: image `a` is a builder, which has its own command and user
+              = leave out `of`, `run`, `entrypoint` and `user`
+        "#]],
+    );
+    check_whole(
+        "[project]\nname = \"x\"\n[sources.nixpkgs]\nflake = \"nixpkgs\"\n[images.a]\nkind = \"builder\"\n",
+        expect![[r#"
+            5:9-5:10 `a`: image `a` is a builder, whose Nix and ssh are Debian's
+              = declare `[sources.debian]` with a `suite`
+        "#]],
+    );
+}
+
+#[test]
 fn suites() {
     check_whole(
         "[project]\nname = \"x\"\n[sources.debian]\nsuite = \"bookworm\"\nsuites = [\"bookworm-backports\"]\nurl = \"deb.example.org\"\nsnapshot = \"yesterday\"\n",
