@@ -183,7 +183,7 @@ fn join(spec: &AuditSpec) -> Result<Vec<Check>, EnterError> {
     let child = match sys::fork(rustix::thread::UnshareFlags::empty(), false).act("start a process")? {
         sys::Fork::Child => {
             drop(heard);
-            let told = exec::lock_up(&spec.container.user, spec.container.sandboxes).map(|()| inside::look(spec));
+            let told = exec::lock_up(&spec.container.user, spec.container.locks()).map(|()| inside::look(spec));
             let text = match told {
                 Ok(checks) => serde_json::to_vec(&Ok::<_, String>(checks)),
                 Err(e) => serde_json::to_vec(&Err::<Vec<Check>, _>(crate::error::chain(&e))),

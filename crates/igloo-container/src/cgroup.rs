@@ -35,6 +35,14 @@ pub enum CgroupError {
         /// What a person can do about it.
         remedy: String,
     },
+    /// No group can be given to a container.
+    #[error("cannot give the container control groups of its own: {cause}; {remedy}")]
+    Undelegated {
+        /// What stands in the way.
+        cause: String,
+        /// What a person can do about it.
+        remedy: String,
+    },
     /// A limit that makes no sense.
     #[error("{value} is no possible limit on {limit}")]
     Value {
@@ -195,9 +203,11 @@ impl Hierarchy {
             let dir = place.join(&below);
             let made = make(place, &below).and_then(|()| set_v1(&dir, controller, limits));
             match made {
-                Ok(()) => group.groups.push(Group { dir, controllers: vec![controller], version: 1 }),
+                Ok(()) => group.groups.push(Group { dir, controllers: vec![controller], version: 1, delegated: false }),
                 Err(e) if controller.asked(limits) => {
-                    let partial = Cgroup { groups: vec![Group { dir, controllers: vec![controller], version: 1 }] };
+                    let partial = Cgroup {
+                        groups: vec![Group { dir, controllers: vec![controller], version: 1, delegated: false }],
+                    };
                     drop(partial.remove());
                     drop(group.remove());
                     return Err(refused(controller, e, 1));
@@ -250,9 +260,11 @@ impl Hierarchy {
             handed.iter().try_for_each(|c| set_v2(&dir, *c, limits))
         });
         match (made, asked.first()) {
-            (Ok(()), _) => Ok(Some(Group { dir, controllers: handed, version: 2 })),
+            (Ok(()), _) => Ok(Some(Group { dir, controllers: handed, version: 2, delegated: false })),
             (Err(e), asked) => {
-                drop(Cgroup { groups: vec![Group { dir, controllers: handed, version: 2 }] }.remove());
+                drop(
+                    Cgroup { groups: vec![Group { dir, controllers: handed, version: 2, delegated: false }] }.remove(),
+                );
                 asked.map_or(Ok(None), |c| Err(refused(*c, e, 2)))
             }
         }
@@ -287,6 +299,15 @@ struct Group {
     dir: PathBuf,
     controllers: Vec<Controller>,
     version: u8,
+    /// A container's init alone is in it.
+    delegated: bool,
+}
+
+impl Group {
+    fn procs(&self) -> Result<OwnedFd, CgroupError> {
+        let path = self.dir.join("cgroup.procs");
+        Ok(OpenOptions::new().write(true).open(&path).at("open", &path)?.into())
+    }
 }
 
 /// What a group uses now; none where nothing counts it.
@@ -306,14 +327,54 @@ impl Cgroup {
         self.groups.is_empty()
     }
 
-    /// `cgroup.procs` of each hierarchy, open for writing: a process that writes `0` to all of them is in the group,
-    /// whatever namespaces and rights it has by then.
+    /// `cgroup.procs` of each hierarchy but a delegated one, open for writing: a process that writes `0` to all of them
+    /// is in the group, whatever namespaces and rights it has by then.
     pub fn procs_fds(&self) -> Result<Vec<OwnedFd>, CgroupError> {
-        let open = |group: &Group| {
-            let path = group.dir.join("cgroup.procs");
-            Ok(OpenOptions::new().write(true).open(&path).at("open", &path)?.into())
-        };
-        self.groups.iter().map(open).collect()
+        self.groups.iter().filter(|g| !g.delegated).map(Group::procs).collect()
+    }
+
+    /// The same of the delegated group, which is for the container's init alone.
+    pub fn delegated_fd(&self) -> Result<Option<OwnedFd>, CgroupError> {
+        self.groups.iter().find(|g| g.delegated).map(Group::procs).transpose()
+    }
+
+    /// Adds a group of version 2 that a container's init may divide as it likes, and gives it to the user who is root
+    /// there.
+    pub fn delegate(
+        &mut self,
+        hierarchy: &Hierarchy,
+        project: &str,
+        service: &str,
+        owner: (u32, u32),
+    ) -> Result<(), CgroupError> {
+        check_name(project)?;
+        check_name(service)?;
+        if !self.groups.iter().any(|g| g.version == 2) {
+            let below = Path::new("igloo").join(project).join(service);
+            let v2 = hierarchy.v2.as_ref().ok_or_else(|| CgroupError::Undelegated {
+                cause: "no control group hierarchy of version 2 is mounted".to_owned(),
+                remedy: "mount the cgroup2 file system, `mount -t cgroup2 none /sys/fs/cgroup/unified`".to_owned(),
+            })?;
+            let places = v2.current.ancestors().take_while(|dir| dir.starts_with(&v2.mount));
+            let place = places.into_iter().find(|dir| may_write(dir)).ok_or_else(|| CgroupError::Undelegated {
+                cause: format!("you may make no group at or above `{}`", v2.current.display()),
+                remedy: undelegated_remedy(&v2.mount),
+            })?;
+            make(place, &below)?;
+            let dir = place.join(&below);
+            self.groups.push(Group { dir, controllers: Vec::new(), version: 2, delegated: false });
+        }
+        for group in self.groups.iter_mut().filter(|g| g.version == 2) {
+            group.delegated = true;
+            let files = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"].map(|name| group.dir.join(name));
+            for path in [&group.dir].into_iter().chain(&files) {
+                let own = fs::metadata(path).at("look at", path)?;
+                if (std::os::unix::fs::MetadataExt::uid(&own), std::os::unix::fs::MetadataExt::gid(&own)) != owner {
+                    std::os::unix::fs::chown(path, Some(owner.0), Some(owner.1)).at("give away", path)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// True if the kernel killed a process of the group because the group's memory was used up.
@@ -543,6 +604,19 @@ fn refused(controller: Controller, error: PathError, version: u8) -> CgroupError
         _ => DELEGATE.to_owned(),
     };
     CgroupError::Unenforceable { limit: controller.limit(), cause, remedy }
+}
+
+/// With systemd a person can help themselves; elsewhere root has to.
+fn undelegated_remedy(mount: &Path) -> String {
+    if Path::new("/run/systemd/system").is_dir() {
+        return "start igloo in a delegated scope: `systemd-run --user --scope -p Delegate=yes igloo up`".to_owned();
+    }
+    let group = mount.join("NAME");
+    format!(
+        "as root, once: `mkdir {0} && chown -R USER {0} && echo PID > {0}/cgroup.procs`, where PID is your shell's; then \
+         `igloo up` from that shell",
+        group.display()
+    )
 }
 
 const DELEGATE: &str =

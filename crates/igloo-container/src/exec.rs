@@ -25,8 +25,9 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::Hierarchy;
 use crate::enter::{Ended, EnterError, command, job};
 use crate::error::Act;
+use crate::harden::Locks;
 use crate::spec::User;
-use crate::{ContainerError, harden, protocol, seccomp, sys, userns};
+use crate::{ContainerError, harden, protocol, sys, userns};
 
 /// Command word of the process that enters; its argument is the number of a descriptor.
 pub const WORD: &str = "__exec";
@@ -44,8 +45,8 @@ pub struct ExecSpec {
     pub workdir: PathBuf,
     /// Who runs it.
     pub user: User,
-    /// Whether the container's programs may make sandboxes of their own.
-    pub sandboxes: bool,
+    /// Those of the container's program.
+    pub locks: Locks,
 }
 
 /// The files below `/proc/PID/ns`, and what each is called in system calls.
@@ -139,7 +140,7 @@ pub fn exec_in(spec: &ExecSpec) -> Result<Ended, EnterError> {
     let ended = job::run(|| {
         let workdir = if spec.workdir.as_os_str().is_empty() { "/".as_ref() } else { spec.workdir.as_path() };
         rustix::process::chdir(workdir).at("change to the directory", workdir)?;
-        lock_up(&spec.user, spec.sandboxes)?;
+        lock_up(&spec.user, spec.locks)?;
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).act("bind its life to igloo's")?;
         let program = command::find(&spec.args, &spec.env)?;
         Err(command::exec(&program, &spec.args, &spec.env))
@@ -156,13 +157,9 @@ pub fn exec_in(spec: &ExecSpec) -> Result<Ended, EnterError> {
 }
 
 /// In a container: this process takes on the locks of a service.
-pub(crate) fn lock_up(user: &User, sandboxes: bool) -> Result<(), EnterError> {
+pub(crate) fn lock_up(user: &User, locks: Locks) -> Result<(), EnterError> {
     harden::close_on_exec()?;
-    let (filter, capabilities) = match sandboxes {
-        true => (seccomp::Filter::with_sandboxes()?, harden::Capabilities::SANDBOXES),
-        false => (seccomp::Filter::build()?, harden::Capabilities::CONTAINER),
-    };
-    harden::harden_with(user, userns::may_set_groups()?, capabilities, &filter)?;
+    harden::harden_with(user, userns::may_set_groups()?, locks.capabilities(), &locks.filter()?)?;
     // Changing ids makes a process dumpable, and independent of its parent's life.
     Ok(hide()?)
 }

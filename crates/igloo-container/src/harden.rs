@@ -29,6 +29,10 @@ impl Capabilities {
     /// These, and SYS_ADMIN: what mounts and namespaces take.
     pub const SANDBOXES: Self = Self(Self::CONTAINER.0 | 1 << 21);
 
+    /// What the init of a whole system needs in its own user, process and network namespace: SANDBOXES and IPC_OWNER
+    /// SYS_PTRACE SYS_BOOT SYS_NICE LEASE AUDIT_WRITE DAC_READ_SEARCH.
+    pub const INIT: Self = Self(Self::SANDBOXES.0 | 1 << 2 | 1 << 15 | 1 << 19 | 1 << 22 | 1 << 23 | 1 << 28 | 1 << 29);
+
     /// What a payload run by this user has in effect: all of [`Self::CONTAINER`] for root, none for others.
     pub fn of(user: &User) -> Self {
         Self::CONTAINER.if_root(user)
@@ -37,6 +41,39 @@ impl Capabilities {
     /// All of these for root, none for others.
     pub fn if_root(self, user: &User) -> Self {
         if user.uid == 0 { self } else { Self::NONE }
+    }
+}
+
+/// How tightly a container is locked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Locks {
+    /// As services are.
+    #[default]
+    Service,
+    /// With namespaces and mounts of its own.
+    Sandboxes,
+    /// As the init of a whole system.
+    Init,
+}
+
+impl Locks {
+    /// The bounding set.
+    pub fn capabilities(self) -> Capabilities {
+        match self {
+            Locks::Service => Capabilities::CONTAINER,
+            Locks::Sandboxes => Capabilities::SANDBOXES,
+            Locks::Init => Capabilities::INIT,
+        }
+    }
+
+    /// The filter of system calls.
+    pub fn filter(self) -> Result<seccomp::Filter, ContainerError> {
+        match self {
+            Locks::Service => seccomp::Filter::build(),
+            Locks::Sandboxes => seccomp::Filter::with_sandboxes(),
+            Locks::Init => seccomp::Filter::for_init(),
+        }
     }
 }
 

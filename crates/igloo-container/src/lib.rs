@@ -10,6 +10,7 @@
 
 pub mod audit;
 pub mod cgroup;
+pub mod console;
 pub mod enter;
 mod error;
 pub mod exec;

@@ -65,6 +65,9 @@ pub(crate) struct Start {
     pub(crate) identity: Identity,
     /// A directory to work in; a tmpfs is mounted on it, visible to the shim alone.
     pub(crate) base: PathBuf,
+    /// Whether the last descriptor is that of a group for the container's program alone.
+    #[serde(default)]
+    pub(crate) delegated: bool,
     /// Number of detached mounts, to be put at `base/source/0`, `base/source/1`, …
     pub(crate) sources: usize,
 }

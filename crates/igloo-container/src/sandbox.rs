@@ -146,9 +146,14 @@ impl Sandbox {
                 let _ = rustix::fs::fchmod(stream, Mode::from_raw_mode(0o622));
             }
         }
-        let cgroup = self.limit(spec)?;
+        let mut cgroup = self.limit(spec)?;
         let cgroup_failed = |source| ContainerError::Cgroup { id: spec.id.clone(), source };
-        let joins = cgroup.as_ref().map_or(Ok(Vec::new()), Cgroup::procs_fds).map_err(cgroup_failed)?;
+        if spec.init {
+            let given = self.delegate(spec, cgroup.take().unwrap_or_default());
+            cgroup = Some(given?);
+        }
+        let mut joins = cgroup.as_ref().map_or(Ok(Vec::new()), Cgroup::procs_fds).map_err(cgroup_failed)?;
+        joins.extend(cgroup.as_ref().map_or(Ok(None), Cgroup::delegated_fd).map_err(cgroup_failed)?);
         let mut spec = spec.clone();
         let mut mounts = Vec::new();
         let mut base = shim_base(&self.config);
@@ -156,7 +161,8 @@ impl Sandbox {
             mounts = sources.translate(&mut spec)?;
             base = PathBuf::from(init::SHIM);
         }
-        let start = Start { spec, identity: self.mapping.identity, base, sources: mounts.len() };
+        let delegated = spec.init;
+        let start = Start { spec, identity: self.mapping.identity, base, delegated, sources: mounts.len() };
         let memory = protocol::to_memory(&start)?;
         let (control, theirs) = protocol::pair()?;
         let fds: Vec<BorrowedFd<'_>> = [&memory].into_iter().chain(&mounts).chain(&joins).map(AsFd::as_fd).collect();
@@ -179,6 +185,27 @@ impl Sandbox {
             other => other.map_err(failed)?,
         };
         Ok((!cgroup.is_empty()).then_some(cgroup))
+    }
+
+    /// Gives a container that is a whole system control groups of its own, and tells what it lacks otherwise.
+    fn delegate(&self, spec: &ContainerSpec, mut cgroup: Cgroup) -> Result<Cgroup, ContainerError> {
+        let failed = |source| ContainerError::Cgroup { id: spec.id.clone(), source };
+        if self.mapping.identity == Identity::SingleUid {
+            let why = "a whole system has several users, and only one user id is to be had here; install `newuidmap` \
+                       (package uidmap) and give yourself a range in /etc/subuid and /etc/subgid: \
+                       `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER`";
+            return Err(ContainerError::Spec { id: spec.id.clone(), why: why.to_owned() });
+        }
+        let outside = |map: &[userns::IdMap]| map.iter().find(|m| m.inside == 0).map_or(0, |m| m.outside);
+        let owner = (outside(&self.mapping.uids), outside(&self.mapping.gids));
+        let hierarchy = Hierarchy::detect().map_err(failed)?;
+        match cgroup.delegate(&hierarchy, &self.config.project, &spec.id, owner) {
+            Ok(()) => Ok(cgroup),
+            Err(e) => {
+                drop(cgroup.remove());
+                Err(failed(e))
+            }
+        }
     }
 
     /// Removes a tree that may hold files of the containers' users.

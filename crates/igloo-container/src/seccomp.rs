@@ -34,13 +34,22 @@ pub fn install() -> Result<(), ContainerError> {
 impl Filter {
     /// Builds the container filter.
     pub fn build() -> Result<Self, ContainerError> {
-        let programs = [allow(false)?, refuse(false)?, families()?];
-        Ok(Self { programs: programs.into() })
+        Self::but_for(&[])
     }
 
     /// Builds the filter of a container whose programs may make sandboxes of their own.
     pub fn with_sandboxes() -> Result<Self, ContainerError> {
-        let programs = [allow(true)?, refuse(true)?, families()?];
+        Self::but_for(SANDBOXES)
+    }
+
+    /// Builds the filter of a container whose program is the init of a whole system.
+    pub fn for_init() -> Result<Self, ContainerError> {
+        Self::but_for(&[SANDBOXES, INIT].concat())
+    }
+
+    /// With some calls that are refused to others.
+    fn but_for(calls: &[libc::c_long]) -> Result<Self, ContainerError> {
+        let programs = [allow(calls)?, refuse(calls)?, families()?];
         Ok(Self { programs: programs.into() })
     }
 
@@ -86,12 +95,24 @@ const SANDBOXES: &[libc::c_long] = &[
     libc::SYS_unshare,
 ];
 
-fn allow(sandboxes: bool) -> Result<BpfProgram, ContainerError> {
+/// What systemd uses besides; a reboot is that of its process namespace.
+const INIT: &[libc::c_long] = &[
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fsopen,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_reboot,
+];
+
+fn allow(more: &[libc::c_long]) -> Result<BpfProgram, ContainerError> {
     let mut rules: Rules = calls::ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
     // No new namespaces; clone3 hides its flags in memory, so it does not exist and C libraries use clone.
     rules.insert(libc::SYS_clone, vec![when(&[(0, SeccompCmpOp::MaskedEq(NAMESPACES), 0)])?]);
-    if sandboxes {
-        rules.extend(SANDBOXES.iter().chain(&[libc::SYS_clone]).map(|call| (*call, Vec::new())));
+    if !more.is_empty() {
+        rules.extend(more.iter().chain(&[libc::SYS_clone]).map(|call| (*call, Vec::new())));
     }
     // PER_LINUX, PER_LINUX32, each with UNAME26, and the query.
     let personalities = [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff];
@@ -100,13 +121,13 @@ fn allow(sandboxes: bool) -> Result<BpfProgram, ContainerError> {
     compile(rules, errno(libc::ENOSYS), SeccompAction::Allow)
 }
 
-fn refuse(sandboxes: bool) -> Result<BpfProgram, ContainerError> {
+fn refuse(more: &[libc::c_long]) -> Result<BpfProgram, ContainerError> {
     let mut rules: Rules = calls::REFUSED.iter().map(|call| (*call, Vec::new())).collect();
     let any = (0..32).filter(|bit| NAMESPACES & 1 << bit != 0).map(|bit| 1 << bit);
     let flag = |flag| when(&[(0, SeccompCmpOp::MaskedEq(flag), flag)]);
     rules.insert(libc::SYS_clone, any.map(flag).collect::<Result<_, _>>()?);
-    if sandboxes {
-        rules.retain(|call, _| *call != libc::SYS_clone && !SANDBOXES.contains(call));
+    if !more.is_empty() {
+        rules.retain(|call, _| *call != libc::SYS_clone && !more.contains(call));
     }
     // Typing into the terminal of whoever started us.
     let terminal = |request| when(&[(1, SeccompCmpOp::Eq, request)]);
@@ -154,6 +175,7 @@ mod tests {
         assert!(filter.programs.iter().all(|program| program.len() <= 4096));
         assert_eq!(Filter::with_sandboxes().expect("build").programs.len(), 3);
         // What is allowed for sandboxes is refused to others, and not unknown.
-        assert!(SANDBOXES.iter().all(|call| calls::REFUSED.contains(call)));
+        assert_eq!(Filter::for_init().expect("build").programs.len(), 3);
+        assert!(SANDBOXES.iter().chain(INIT).all(|call| calls::REFUSED.contains(call)));
     }
 }

@@ -28,6 +28,7 @@ use rustix::process::{Pid, PidfdFlags};
 use rustix::thread::UnshareFlags;
 
 use crate::error::{Act, ContainerError, chain};
+use crate::harden::Locks;
 use crate::network::{self, Attachment, Link};
 use crate::protocol::{self, ShimReply, ShimRequest, Start};
 use crate::seccomp::Filter;
@@ -70,7 +71,8 @@ struct Init {
 fn start(control: &OwnedFd, stdio: [OwnedFd; 3], filter: &Filter) -> Result<Init, ContainerError> {
     // Blocked until the program runs; it gets an empty mask of its own.
     let signals = sys::signal_fd(&[libc::SIGCHLD]).act("wait for children")?;
-    let (Start { spec, identity, base, sources }, mut fds) = receive_start(control)?;
+    let (Start { spec, identity, base, delegated, sources }, mut fds) = receive_start(control)?;
+    let group = if delegated { fds.pop() } else { None };
     for group in fds.split_off(sources.min(fds.len())) {
         rustix::io::write(&group, b"0").act("join the control group")?;
     }
@@ -84,8 +86,8 @@ fn start(control: &OwnedFd, stdio: [OwnedFd; 3], filter: &Filter) -> Result<Init
     let layers = base.join("layers");
     igloo_base::file::create_dirs(&root)?;
     rootfs::assemble(&spec, identity, &layers, &root)?;
-    let filter = if spec.sandboxes { Filter::with_sandboxes()? } else { filter.clone() };
-    let (pid, pidfd, terminal) = create(&spec, &base, &root, stdio, &filter)?;
+    let filter = if spec.locks() == Locks::Service { filter.clone() } else { spec.locks().filter()? };
+    let (pid, pidfd, terminal) = create(&spec, &base, &root, stdio, &filter, group.as_ref())?;
     let fds: Vec<_> = [Some(&pidfd), terminal.as_ref()].into_iter().flatten().map(AsFd::as_fd).collect();
     // A supervisor that is gone is noticed later, as the end of its requests.
     drop(protocol::send(control, &ShimReply::Started, &fds));
@@ -165,6 +167,7 @@ fn create(
     root: &Path,
     stdio: [OwnedFd; 3],
     filter: &Filter,
+    group: Option<&OwnedFd>,
 ) -> Result<(Pid, OwnedFd, Option<OwnedFd>), ContainerError> {
     let failed = |error: Box<dyn std::error::Error + Send + Sync>| ContainerError::Libcontainer {
         id: spec.id.clone(),
@@ -180,7 +183,7 @@ fn create(
     let console = base.join("console");
     let terminal = spec.terminal.map(|_| listen(base)).transpose().at("listen on", &console)?;
     let (report, told) = io::pipe().act("make a pipe")?;
-    let payload = payload::Payload::new(spec, filter.clone(), told.as_fd());
+    let payload = payload::Payload::new(spec, filter.clone(), told.as_fd(), group.map(AsFd::as_fd));
     let mut container = ContainerBuilder::new(spec.id.clone(), SyscallType::default())
         .with_root_path(&state)
         .map_err(|e| failed(e.into()))?

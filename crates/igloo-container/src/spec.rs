@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::harden::Locks;
+
 /// One container: a service of a project.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -154,6 +156,17 @@ pub struct Secret(pub Vec<u8>);
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret")
+    }
+}
+
+impl ContainerSpec {
+    /// How tightly it is locked.
+    pub fn locks(&self) -> Locks {
+        match (self.init, self.sandboxes) {
+            (true, _) => Locks::Init,
+            (false, true) => Locks::Sandboxes,
+            (false, false) => Locks::Service,
+        }
     }
 }
 

@@ -208,3 +208,14 @@ pub(crate) fn landlock(denied: u64, allowed: u64, directory: impl AsFd) -> io::R
         checked(libc::syscall(libc::SYS_landlock_restrict_self, number, 0)).map(drop)
     }
 }
+
+/// The program's end of a terminal, by our end of it.
+pub(crate) fn terminal_peer(terminal: impl AsFd) -> io::Result<OwnedFd> {
+    const TIOCGPTPEER: libc::c_ulong = 0x5441;
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: the argument is a number; the descriptor that comes back is fresh and ours.
+    unsafe {
+        let fd = checked(libc::ioctl(terminal.as_fd().as_raw_fd(), TIOCGPTPEER, flags).into())?;
+        Ok(OwnedFd::from_raw_fd(i32::try_from(fd).map_err(io::Error::other)?))
+    }
+}

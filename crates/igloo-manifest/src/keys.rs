@@ -265,7 +265,7 @@ pub(crate) static SERVICE: Table = Table {
         key("image", TEXT, "Instead of packages: somebody else's image, `HOST/NAME:TAG`, `oci:DIR` or `./FILE.tar`."),
         key("entrypoint", COMMAND, "Words before the command of an image, instead of the image's own."),
         key("setup", COMMAND, "A command to run once before the first start, while the volumes are empty.")
-            .also(&["init", "pre-start"]),
+            .also(&["pre-start"]),
         NEEDS,
         key("volumes", Kind::List(&VOLUME_REF), "`name:/target`, `./path:/target:ro`, `tmpfs:/target:size=64M`.")
             .also(&["mounts"]),
@@ -305,6 +305,11 @@ pub(crate) static SERVICE: Table = Table {
         .also(&["env_file", "envfile"]),
         key("secrets", Kind::Map(Some(SECRET_NAME), &SECRET_REF), "What it alone can read, below /run/secrets.")
             .also(&["secret"]),
+        key(
+            "init",
+            Kind::Choice(&["system"]),
+            "`system`: its program is the init of a whole system, `/sbin/init` unless `run` says another.",
+        ),
         key("read-only", Kind::Flag, "`true`: its root can't be written; volumes can.").also(&["read_only", "readonly"]),
         key("stop-signal", TEXT, "The signal that asks it to stop, `SIGTERM` unless said."),
         key("stop-grace", Kind::Text(Some(DURATION)), "How long it has before it is killed, `10s` unless said.")

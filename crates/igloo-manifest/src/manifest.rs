@@ -314,6 +314,8 @@ pub struct Service {
     pub secrets: BTreeMap<String, Secret>,
     /// Its root can't be written.
     pub read_only: bool,
+    /// Its program is the init of a whole system (`init = "system"`).
+    pub init: bool,
 }
 
 /// Where a secret comes from, each time services are brought up.

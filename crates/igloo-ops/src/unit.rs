@@ -105,18 +105,55 @@ impl Unit for ContainerUnit {
                 let _ = rustix::io::write(&io.stderr, told.as_bytes());
             }
         }
+        let console = self.payload.container.init.then(|| io.stdout.try_clone());
+        let console = console.transpose().map_err(|e| UnitError::because("cannot pass on the console", e))?;
+        let init = self.payload.container.init;
+        let (started, when_started) = std::sync::mpsc::channel();
+        let (ended, end) = io::pipe().map_err(|e| UnitError::because("cannot make a pipe", e))?;
+        let end = std::sync::Mutex::new(Some(end));
+        let on_event = move |event: ContainerEvent| {
+            match event {
+                ContainerEvent::Started { .. } => drop(started.send(())),
+                ContainerEvent::Failed { .. } | ContainerEvent::Exited { .. } => {
+                    drop(end.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
+                }
+                ContainerEvent::Notified(_) => {}
+            }
+            translate(if init { halted(event) } else { event }).into_iter().for_each(&on_event);
+        };
         let container = self
             .sandbox
             .get()
             .map_err(|e| UnitError::because("cannot start the project's sandbox", e))?
-            .spawn(
-                &self.payload.container,
-                io.stdout,
-                io.stderr,
-                Box::new(move |event| translate(event).into_iter().for_each(&on_event)),
-            )
+            .spawn(&self.payload.container, io.stdout, io.stderr, Box::new(on_event))
             .map_err(|e| UnitError::because("cannot start the container", e))?;
-        Ok(Arc::new(RunningContainer { container }))
+        let running = Arc::new(RunningContainer { container });
+        if let Some(console) = console {
+            let running = Arc::clone(&running);
+            let pump = move || {
+                // The end of the channel without a word: it has failed, and nothing was said.
+                if let (Ok(()), Some(terminal)) = (when_started.recv(), running.container.terminal()) {
+                    drop(running);
+                    igloo_container::console::pass_on(&terminal, &ended, &console);
+                }
+            };
+            let thread = std::thread::Builder::new().name("igloo-console".to_owned());
+            thread.spawn(pump).map_err(|e| UnitError::because("cannot start a thread", e))?;
+        }
+        Ok(running)
+    }
+}
+
+/// `SIGINT`
+const INTERRUPT: i32 = 2;
+
+/// How the kernel tells that a system has switched itself off: its init is killed by SIGINT.
+fn halted(event: ContainerEvent) -> ContainerEvent {
+    match event {
+        ContainerEvent::Exited { signal: Some(INTERRUPT), .. } => {
+            ContainerEvent::Exited { code: Some(0), signal: None, oom: false }
+        }
+        other => other,
     }
 }
 

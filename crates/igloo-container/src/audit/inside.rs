@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::attempts::{self, Attempts};
 use super::{AuditSpec, Check, Found};
+use crate::harden::Locks;
 
 /// What podman masks, and what igloo masks besides.
 const HIDDEN: &[&str] = &[
@@ -78,18 +79,20 @@ const PATIENCE: Duration = Duration::from_millis(400);
 
 /// Every check that is made from inside.
 pub(super) fn look(spec: &AuditSpec) -> Vec<Check> {
-    let loose = spec.container.sandboxes;
-    // What was given up by name is not even tried: it would work.
-    let kept = |look: fn() -> Found| match loose {
-        true => Found::Skip("given up: `loosen = [\"sandboxes\"]`".to_owned()),
-        false => look(),
+    let given_up = match spec.container.locks() {
+        Locks::Service => None,
+        Locks::Sandboxes => Some("given up: `loosen = [\"sandboxes\"]`"),
+        Locks::Init => Some("given up: `init = \"system\"`"),
     };
+    // What was given up by name is not even tried: it would work.
+    let kept = |look: fn() -> Found| given_up.map_or_else(look, |why| Found::Skip(why.to_owned()));
+    let init = |look: fn() -> Found| if spec.container.init { kept(look) } else { look() };
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mut checks = vec![
         kept(mounting).called(1, "a new /proc can't be mounted"),
         kept(remounting).called(2, "nothing can be made writable by remounting"),
-        hidden(HIDDEN, loose).called(3, "/proc tells nothing of the machine"),
-        switches().called(4, "no switch of the kernel can be moved"),
+        hidden(HIDDEN, spec.container.sandboxes).called(3, "/proc tells nothing of the machine"),
+        switches(spec.container.init).called(4, "no switch of the kernel can be moved"),
         hidden(HIDDEN_OF_SYS, false).called(5, "/sys tells nothing of firmware and power"),
         own_file(spec).called(9, "the file of what enters can't be written"),
         masks().called(10, "devices that masks are made of are real"),
@@ -100,12 +103,13 @@ pub(super) fn look(spec: &AuditSpec) -> Vec<Check> {
         dumpable().called(18, "what enters can't be traced"),
         locks(&status).called(19, "what enters has the locks of the service"),
         refused(attempts::modules()).called(24, "no kernel modules"),
-        machine(loose).called(25, "the machine can't be stopped, swapped, renamed or set to another time"),
-        refused(attempts::surface()).called(26, "no bpf, perf, userfaultfd, io_uring, keys, new mounts"),
+        machine(spec.container.locks())
+            .called(25, "the machine can't be stopped, swapped, renamed or set to another time"),
+        init(|| refused(attempts::surface())).called(26, "no bpf, perf, userfaultfd, io_uring, keys, new mounts"),
         refused(attempts::families()).called(27, "no AF_ALG, AF_VSOCK, packet and other rare sockets"),
         kept(namespaces).called(28, "no namespaces of one's own"),
         refused(attempts::terminals()).called(29, "nothing is typed into a terminal"),
-        cgroups().called(30, "control groups are out of reach"),
+        init(cgroups).called(30, "control groups are out of reach"),
         devices(spec).called(31, "the usual devices and no others"),
         making_devices(spec).called(32, "no devices can be made"),
         abstract_socket(spec).called(33, "abstract sockets of the host are out of reach"),
@@ -183,8 +187,10 @@ fn opens_for_writing(path: &Path) -> bool {
     OpenOptions::new().write(true).custom_flags_nonblock().open(path).is_ok()
 }
 
-fn switches() -> Found {
-    let open = SWITCHES.iter().filter(|path| opens_for_writing(Path::new(path)));
+fn switches(init: bool) -> Found {
+    // Control groups of a system are its own.
+    let tried = SWITCHES.iter().filter(|path| !init || !path.starts_with("/sys/fs/cgroup"));
+    let open = tried.filter(|path| opens_for_writing(Path::new(path)));
     Found::unless(open.map(|path| format!("{path} can be written")).collect())
 }
 
@@ -245,12 +251,16 @@ fn locks(status: &str) -> Found {
 }
 
 fn privileges(status: &str) -> Found {
-    super::outside::capabilities(status, false)
+    super::outside::capabilities(status, Locks::Service)
 }
 
-fn machine(loose: bool) -> Found {
+fn machine(locks: Locks) -> Found {
     let mut attempts = attempts::machine();
-    if loose {
+    if locks == Locks::Init {
+        // Of its own process namespace, which ends by it.
+        attempts.retain(|(name, _)| *name != "reboot");
+    }
+    if locks != Locks::Service {
         // Of its own namespace, then.
         attempts.retain(|(name, _)| !matches!(*name, "sethostname" | "setdomainname"));
     }

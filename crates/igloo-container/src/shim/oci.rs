@@ -11,6 +11,7 @@ use libcontainer::oci_spec::runtime::{
 };
 use rustix::process::Resource;
 
+use crate::harden::Locks;
 use crate::spec::ContainerSpec;
 use crate::userns;
 
@@ -59,8 +60,13 @@ pub(super) fn write(spec: &ContainerSpec, base: &Path, root: &Path, bundle: &Pat
 fn translate(spec: &ContainerSpec, base: &Path, root: &Path) -> Result<Spec, OciSpecError> {
     use LinuxNamespaceType as Type;
     // Network and user namespace are the shim's.
-    let namespaces = [Type::Pid, Type::Mount, Type::Ipc, Type::Uts, Type::Cgroup]
-        .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build());
+    // An init's control groups are made when it has joined its own.
+    let cgroup = (!spec.init).then_some(Type::Cgroup);
+    let namespaces: Vec<_> = [Type::Pid, Type::Mount, Type::Ipc, Type::Uts]
+        .into_iter()
+        .chain(cgroup)
+        .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
+        .collect();
     let mut masked: Vec<String> = MASKED.iter().map(|path| (*path).to_owned()).collect();
     masked.extend(thermal_throttles());
     let mut read_only: Vec<String> = READ_ONLY.iter().map(|path| (*path).to_owned()).collect();
@@ -91,7 +97,7 @@ fn process(spec: &ContainerSpec) -> Result<libcontainer::oci_spec::runtime::Proc
         user = user.additional_gids(spec.user.groups.clone());
     }
     use Capability as Cap;
-    let bounding = HashSet::from([
+    let mut bounding = HashSet::from([
         Cap::Chown,
         Cap::DacOverride,
         Cap::Fowner,
@@ -104,9 +110,12 @@ fn process(spec: &ContainerSpec) -> Result<libcontainer::oci_spec::runtime::Proc
         Cap::SysChroot,
         Cap::Setfcap,
     ]);
-    let mut bounding = bounding;
-    if spec.sandboxes {
+    if spec.locks() != Locks::Service {
         bounding.insert(Cap::SysAdmin);
+    }
+    if spec.init {
+        bounding.extend([Cap::IpcOwner, Cap::SysPtrace, Cap::SysBoot, Cap::SysNice, Cap::Lease, Cap::AuditWrite]);
+        bounding.insert(Cap::DacReadSearch);
     }
     let effective = if spec.user.uid == 0 { bounding.clone() } else { HashSet::new() };
     let capabilities = LinuxCapabilitiesBuilder::default()
@@ -208,7 +217,7 @@ fn mounts(spec: &ContainerSpec, base: &Path) -> Result<Vec<Mount>, OciSpecError>
     } else {
         mount("sysfs", "/sys", &safe)?
     });
-    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+    if !spec.init && Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
         mounts.push(mount("cgroup", "/sys/fs/cgroup", &safe)?);
     }
     Ok(mounts)

@@ -7,13 +7,14 @@ use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use rustix::process::{DumpableBehavior, Signal};
 use rustix::termios::Winsize;
+use rustix::thread::UnshareFlags;
 
 use super::Init;
 use crate::error::{Act, ContainerError, chain};
-use crate::harden::{self, Capabilities};
+use crate::harden::{self, Capabilities, Locks};
 use crate::seccomp::Filter;
 use crate::spec::ContainerSpec;
-use crate::sys;
+use crate::{rootfs, sys};
 
 /// Exit code of a program that could not be run.
 const NOT_RUN: i32 = 127;
@@ -27,6 +28,8 @@ pub(super) struct Payload {
     effective: Capabilities,
     filter: Filter,
     landlock: bool,
+    /// The `cgroup.procs` of a group that becomes the root of all groups that it sees; a number, too.
+    group: Option<RawFd>,
     terminal: Option<(u16, u16)>,
     /// A pipe that closes when the program runs; if it can't be run, the reason goes there. A number, since
     /// libcontainer clones this value across processes.
@@ -34,18 +37,21 @@ pub(super) struct Payload {
 }
 
 impl Payload {
-    pub(super) fn new(spec: &ContainerSpec, filter: Filter, report: BorrowedFd<'_>) -> Self {
+    pub(super) fn new(
+        spec: &ContainerSpec,
+        filter: Filter,
+        report: BorrowedFd<'_>,
+        group: Option<BorrowedFd<'_>>,
+    ) -> Self {
         Self {
             args: spec.args.clone(),
             env: spec.env.clone(),
-            bounding: if spec.sandboxes { Capabilities::SANDBOXES } else { Capabilities::CONTAINER },
-            effective: match spec.sandboxes {
-                true => Capabilities::SANDBOXES.if_root(&spec.user),
-                false => Capabilities::of(&spec.user),
-            },
+            bounding: spec.locks().capabilities(),
+            effective: spec.locks().capabilities().if_root(&spec.user),
             filter,
             // Who makes sandboxes mounts things.
-            landlock: !spec.sandboxes && !spec.init,
+            landlock: spec.locks() == Locks::Service,
+            group: group.map(|fd| fd.as_raw_fd()),
             terminal: spec.terminal,
             report: report.as_raw_fd(),
         }
@@ -62,6 +68,9 @@ impl Payload {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).act("bind its life to the shim's")?;
             // Until it is another program, nobody inside may look at this process.
             rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).act("hide this process")?;
+            if let Some(group) = self.group {
+                own_groups(group)?;
+            }
             harden::set_capabilities(self.bounding, self.effective)?;
             harden::no_new_privs()?;
             if self.landlock {
@@ -75,6 +84,19 @@ impl Payload {
             Err(error) => error,
         }
     }
+}
+
+/// Joins a group and shows it as the root of a hierarchy that belongs to this container. Alone in it, since an init makes
+/// groups below it and leaves the root to nobody.
+fn own_groups(group: RawFd) -> Result<(), ContainerError> {
+    sys::write_raw(group, b"0");
+    sys::unshare(UnshareFlags::NEWCGROUP).act("make a control group namespace")?;
+    let own = std::fs::read_to_string("/proc/self/cgroup").act("look at the own control group")?;
+    if !own.lines().any(|line| line == "0::/") {
+        let source = std::io::Error::other("the kernel did not let it join");
+        return Err(source).act("enter the control group of the container");
+    }
+    rootfs::mount_fresh("cgroup2", std::path::Path::new("/sys/fs/cgroup"), &[])
 }
 
 impl Executor for Payload {
@@ -125,7 +147,7 @@ pub(super) fn join(init: &Init, args: &[String], stdio: [BorrowedFd<'_>; 2]) -> 
             | Type::CONTROL_GROUP;
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).act("hide this process")?;
         rustix::thread::move_into_thread_name_spaces(pidfd.as_fd(), all).act("enter the container")?;
-        match sys::fork(rustix::thread::UnshareFlags::empty(), false).act("start a process")? {
+        match sys::fork(UnshareFlags::empty(), false).act("start a process")? {
             sys::Fork::Parent(pid) => sys::exit_now(wait_for(pid)),
             sys::Fork::Child => {}
         }
@@ -133,7 +155,7 @@ pub(super) fn join(init: &Init, args: &[String], stdio: [BorrowedFd<'_>; 2]) -> 
         rustix::process::setsid().act("start a session")?;
         let workdir = if spec.workdir.is_empty() { "/" } else { &spec.workdir };
         rustix::process::chdir(workdir).act("enter the working directory")?;
-        let capabilities = if spec.sandboxes { Capabilities::SANDBOXES } else { Capabilities::CONTAINER };
+        let capabilities = spec.locks().capabilities();
         harden::harden_with(&spec.user, crate::userns::may_set_groups()?, capabilities, filter)?;
         // Changing ids has cleared it.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).act("bind its life to the shim's")?;

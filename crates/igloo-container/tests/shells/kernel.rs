@@ -272,7 +272,7 @@ pub(crate) fn do_exec(args: &[String]) -> ExitCode {
         env: vec![("PATH".into(), "/usr/bin".into()), ("INSIDE".into(), "yes".into())],
         workdir: args[2].clone().into(),
         user: User { uid, gid: uid, ..User::default() },
-        sandboxes: false,
+        locks: Default::default(),
     };
     crate::acts::finish(Err(exec_by(&std::env::current_exe().unwrap(), &[], &spec)))
 }

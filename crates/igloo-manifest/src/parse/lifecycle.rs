@@ -16,6 +16,11 @@ use crate::words::{self, BadText};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const READY_INTERVAL: Duration = Duration::from_millis(200);
+
+/// A whole system says so itself.
+pub(super) fn system_ready() -> Ready {
+    Ready { probe: Probe::Notify, timeout: READY_TIMEOUT, interval: READY_INTERVAL }
+}
 const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 const HEALTH_RETRIES: u32 = 3;

@@ -13,6 +13,8 @@ use crate::{template, words};
 
 /// `SIGTERM`
 const STOP_SIGNAL: i32 = 15;
+/// `SIGRTMIN+3`, by which systemd halts.
+const STOP_SYSTEM: i32 = 37;
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
 pub(super) fn service(cx: &mut Context, entry: &Entry, places: &mut Places) -> Option<Service> {
@@ -22,12 +24,16 @@ pub(super) fn service(cx: &mut Context, entry: &Entry, places: &mut Places) -> O
     cx.good_key(entry, words::name(&name, "a service"))?;
     let mut fields = Fields::open(cx, &keys::SERVICE, &format!("services.{name}"), &entry.node, header(entry))?;
     let content = content::content(cx, &mut fields);
+    let init = fields.choice(cx, "init", &[("system", true)]).unwrap_or(false);
     let run = fields.command(cx, "run");
+    // Where systems have it.
+    let run = run.or_else(|| (init && fields.get("run").is_none()).then(|| vec!["/sbin/init".to_owned()]));
     let setup = fields.command(cx, "setup");
     let needs = fields.get("needs").map(|node| lifecycle::needs(cx, node, &name, places)).unwrap_or_default();
     let volumes = fields.get("volumes").map(|node| volumes(cx, node)).unwrap_or_default();
     let ports = fields.get("ports").map(|node| ports(cx, node, &name, places)).unwrap_or_default();
     let ready = fields.entry("ready").and_then(|e| lifecycle::ready(cx, e, &ports));
+    let ready = ready.or_else(|| init.then(lifecycle::system_ready));
     let health = fields.entry("health").and_then(|e| lifecycle::health(cx, e, &ports));
     let (restart, backoff) = lifecycle::restart(cx, fields.entry("restart"));
     let reload = fields.get("reload").and_then(|node| lifecycle::reload(cx, node));
@@ -42,7 +48,8 @@ pub(super) fn service(cx: &mut Context, entry: &Entry, places: &mut Places) -> O
         cx.error(span, "replicas can't all have one port", "", Some(help));
     }
     let limits = fields.entry("limits").and_then(|e| limits(cx, e)).unwrap_or_default();
-    let stop_signal = fields.parsed(cx, "stop-signal", words::signal).unwrap_or(STOP_SIGNAL);
+    let stop_signal = fields.parsed(cx, "stop-signal", words::signal);
+    let stop_signal = stop_signal.unwrap_or(if init { STOP_SYSTEM } else { STOP_SIGNAL });
     let stop_grace = fields.parsed(cx, "stop-grace", words::duration).unwrap_or(STOP_GRACE);
     let isolation = fields.choice(cx, "isolation", &Isolation::NAMES).unwrap_or(Isolation::Container);
     let hostname = fields.checked(cx, "hostname", words::hostname);
@@ -110,6 +117,7 @@ pub(super) fn service(cx: &mut Context, entry: &Entry, places: &mut Places) -> O
         env_files,
         secrets,
         read_only,
+        init,
     })
 }
 
@@ -228,6 +236,7 @@ pub(super) fn task(cx: &mut Context, entry: &Entry, places: &mut Places) -> Opti
         env_files: Vec::new(),
         secrets: Default::default(),
         read_only: false,
+        init: false,
         limits,
         stop_signal: STOP_SIGNAL,
         stop_grace: STOP_GRACE,

@@ -7,6 +7,7 @@ use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
 use igloo_base::At;
 use igloo_base::file::{create_private_dir, remove_tree, write_atomic};
 use igloo_container::audit::{AuditSpec, Check, Verdict, audit as audit_container};
+use igloo_container::harden::Locks;
 use igloo_manifest::Service;
 use igloo_supervisor::daemon;
 use serde::Serialize;
@@ -107,7 +108,7 @@ pub fn security(ctx: &Context<'_>, project: &Project) -> Result<Vec<Security>, O
             name: s.name.clone(),
             state: s.state.clone(),
             user: declared.and_then(|d| d.content.user.clone()).unwrap_or_else(|| "root".to_owned()),
-            capabilities: if declared.is_some_and(|d| d.sandboxes) { 12 } else { 11 },
+            capabilities: locks(declared).capabilities().0.count_ones(),
             network: "internal".to_owned(),
             loosened: declared.map(loosened).unwrap_or_default(),
         }
@@ -115,10 +116,21 @@ pub fn security(ctx: &Context<'_>, project: &Project) -> Result<Vec<Security>, O
     Ok(shown.iter().map(of).collect())
 }
 
+fn locks(declared: Option<&Service>) -> Locks {
+    match declared {
+        Some(service) if service.init => Locks::Init,
+        Some(service) if service.sandboxes => Locks::Sandboxes,
+        _ => Locks::Service,
+    }
+}
+
 fn loosened(service: &Service) -> Vec<String> {
     let mut loosened = Vec::new();
     if service.sandboxes {
         loosened.push("loosen = [\"sandboxes\"]".to_owned());
+    }
+    if service.init {
+        loosened.push("init = \"system\"".to_owned());
     }
     for port in service.ports.iter().filter(|p| !p.address.is_loopback()) {
         loosened.push(format!("ports = [\"{}\"]", crate::config::port(port)));

@@ -5,6 +5,7 @@ mod instances;
 pub(crate) mod network;
 mod plan;
 mod secrets;
+mod system;
 pub mod task;
 pub mod verbs;
 mod watch;
@@ -667,6 +668,7 @@ pub fn exec(
         return Err(OpsError::Command { program: command.first().cloned().unwrap_or_default(), source });
     }
     let container = payload.container;
+    let locks = container.locks();
     let mut env: Vec<(OsString, OsString)> =
         container.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
     env.extend(ctx.caller.term.iter().map(|term| ("TERM".into(), term.into())));
@@ -679,7 +681,7 @@ pub fn exec(
             Some(user) => exec_user(ctx, project, service, user)?,
             None => container.user,
         },
-        sandboxes: container.sandboxes,
+        locks,
     };
     drop(client);
     Err(exec_by(&ctx.exe, &ctx.caller.environment, &spec).into())

@@ -13,7 +13,7 @@ use igloo_supervisor as supervisor;
 use igloo_supervisor::{Policy, Protocol, PublishedPort, Readiness, ServiceSpec, Setup};
 
 use super::instances::{Instances, base_name};
-use super::{network, secrets};
+use super::{network, secrets, system};
 use crate::context::Context;
 use crate::environment::Realised;
 use crate::error::OpsError;
@@ -245,7 +245,8 @@ fn container(
     });
     let volumes = declared.volumes.iter().map(|v| mount(ctx, project, v));
     let watchdog = declared.health.as_ref().filter(|h| h.probe == Probe::Notify).map(|h| h.interval);
-    let notify = watchdog.is_some() || declared.ready.as_ref().is_some_and(|r| r.probe == Probe::Notify);
+    let notify =
+        declared.init || watchdog.is_some() || declared.ready.as_ref().is_some_and(|r| r.probe == Probe::Notify);
     if notify {
         env.insert("NOTIFY_SOCKET".into(), igloo_container::NOTIFY_SOCKET.into());
     }
@@ -276,7 +277,7 @@ fn container(
         notify,
         ..ContainerSpec::default()
     };
-    Ok((container, hidden))
+    Ok((if declared.init { system::of(container, &project.id) } else { container }, hidden))
 }
 
 /// Names and addresses; those of several replicas lead to all of them, too.

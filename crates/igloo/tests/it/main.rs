@@ -28,4 +28,5 @@ mod registry;
 mod secrets;
 mod shell;
 mod store;
+mod system;
 mod world;

@@ -70,6 +70,11 @@ fn person(name: &'static str, uid: u32, gid: u32) -> Person {
 }
 
 impl Person {
+    /// User and group.
+    pub fn ids(&self) -> [u32; 2] {
+        [self.uid, self.gid]
+    }
+
     /// A command that this person runs, with an environment of their own.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
