@@ -11,6 +11,7 @@
 pub mod audit;
 pub mod cgroup;
 pub mod console;
+pub mod egress;
 pub mod enter;
 mod error;
 pub mod exec;
@@ -32,6 +33,6 @@ pub use error::ContainerError;
 pub use sandbox::{Container, ExecHandle, Sandbox, sandbox_main};
 pub use shim::NOTIFY_SOCKET;
 pub use spec::{
-    Attr, AttrKind, ContainerEvent, ContainerSpec, Device, Identity, Ipv4Net, Limits, Mount, MountKind, Notified,
-    SandboxConfig, Secret, SocketKind, Ulimit, User,
+    Attr, AttrKind, ContainerEvent, ContainerSpec, Device, Egress, Identity, Ipv4Net, Limits, Mount, MountKind,
+    Notified, SandboxConfig, Secret, SocketKind, Ulimit, User,
 };

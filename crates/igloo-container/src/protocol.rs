@@ -101,8 +101,10 @@ pub(crate) enum ShimRequest {
 /// What a shim tells.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ShimReply {
-    /// The program runs; a pidfd of it comes along, then its terminal if it has one.
-    Started,
+    /// The program runs; a pidfd of it comes along, then its terminal if it has one, then the sockets of its way out.
+    Started {
+        terminal: bool,
+    },
     Failed {
         message: String,
         /// Of running the program.

@@ -33,7 +33,7 @@ use crate::network::{self, Attachment, Link};
 use crate::protocol::{self, ShimReply, ShimRequest, Start};
 use crate::seccomp::Filter;
 use crate::spec::{ContainerSpec, Identity, Ipv4Net};
-use crate::{rootfs, sys, userns};
+use crate::{egress, rootfs, sys, userns};
 
 const PEER: &str = "supervisor";
 
@@ -76,7 +76,7 @@ fn start(control: &OwnedFd, stdio: [OwnedFd; 3], filter: &Filter) -> Result<Init
     for group in fds.split_off(sources.min(fds.len())) {
         rustix::io::write(&group, b"0").act("join the control group")?;
     }
-    connect(&spec)?;
+    let egress = connect(&spec)?;
     let notify = spec.notify.then(notify::Notify::listen).transpose().act("listen to the program")?;
     separate(&spec, identity, &base)?;
     for (index, source) in fds.into_iter().enumerate() {
@@ -88,9 +88,10 @@ fn start(control: &OwnedFd, stdio: [OwnedFd; 3], filter: &Filter) -> Result<Init
     rootfs::assemble(&spec, identity, &layers, &root)?;
     let filter = if spec.locks() == Locks::Service { filter.clone() } else { spec.locks().filter()? };
     let (pid, pidfd, terminal) = create(&spec, &base, &root, stdio, &filter, group.as_ref())?;
-    let fds: Vec<_> = [Some(&pidfd), terminal.as_ref()].into_iter().flatten().map(AsFd::as_fd).collect();
+    let fds = [Some(&pidfd), terminal.as_ref()].into_iter().flatten().chain(&egress);
+    let fds: Vec<_> = fds.map(AsFd::as_fd).collect();
     // A supervisor that is gone is noticed later, as the end of its requests.
-    drop(protocol::send(control, &ShimReply::Started, &fds));
+    drop(protocol::send(control, &ShimReply::Started { terminal: terminal.is_some() }, &fds));
     Ok(Init { pid, pidfd, spec, signals, filter, notify })
 }
 
@@ -104,7 +105,7 @@ fn receive_start(control: &OwnedFd) -> Result<(Start, Vec<OwnedFd>), ContainerEr
 }
 
 /// A network namespace of the container's own, on the bridge if it has an address.
-fn connect(spec: &ContainerSpec) -> Result<(), ContainerError> {
+fn connect(spec: &ContainerSpec) -> Result<Vec<OwnedFd>, ContainerError> {
     let failed = |source| ContainerError::Network { source };
     let mut bridge = spec.address.map(|_| Link::open()).transpose().map_err(failed)?;
     sys::unshare(UnshareFlags::NEWNET).act("make a network namespace")?;
@@ -130,7 +131,13 @@ fn connect(spec: &ContainerSpec) -> Result<(), ContainerError> {
         let path = Path::new("/proc/sys/net/ipv4").join(name);
         let _ = values.iter().any(|value| fs::write(&path, value).is_ok());
     }
-    Ok(())
+    match (&spec.egress, spec.address) {
+        (Some(wanted), Some(address)) => {
+            egress::prepare(wanted, Ipv4Net { address, prefix: spec.prefix }, spec.gateway)
+                .act("make a way out of the network (is nf_tables with NAT in the kernel, or loaded?)")
+        }
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// From the address, so that neighbours which remember it are right after a restart as well.

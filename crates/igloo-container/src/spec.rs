@@ -41,6 +41,9 @@ pub struct ContainerSpec {
     pub hosts: Vec<(String, Ipv4Addr)>,
     /// Name servers for `/etc/resolv.conf`.
     pub nameservers: Vec<String>,
+    /// Its way out of the project's network; none has none. Needs an address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
     /// What it may use.
     pub limits: Limits,
     /// Open files, soft and hard; clamped to what the caller may have.
@@ -168,6 +171,15 @@ impl ContainerSpec {
             (false, false) => Locks::Service,
         }
     }
+}
+
+/// What a container may reach beyond its project.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Egress {
+    /// Every other machine, by TCP, and names.
+    pub open: bool,
+    /// Ports of the host's 127.0.0.1, at the address of the bridge.
+    pub host: Vec<u16>,
 }
 
 /// A device of the host.

@@ -219,3 +219,22 @@ pub(crate) fn terminal_peer(terminal: impl AsFd) -> io::Result<OwnedFd> {
         Ok(OwnedFd::from_raw_fd(i32::try_from(fd).map_err(io::Error::other)?))
     }
 }
+
+/// Address and port that a connection was made to before the kernel redirected it.
+pub(crate) fn original_destination(socket: impl AsFd) -> io::Result<([u8; 4], u16)> {
+    const SO_ORIGINAL_DST: libc::c_int = 80;
+    // SAFETY: an all-zero sockaddr_in is valid, and the kernel writes no more than the length that is given.
+    unsafe {
+        let mut address: libc::sockaddr_in = std::mem::zeroed();
+        let mut length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+        let result = libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_IP,
+            SO_ORIGINAL_DST,
+            (&raw mut address).cast(),
+            &raw mut length,
+        );
+        checked(result.into())?;
+        Ok((address.sin_addr.s_addr.to_ne_bytes(), u16::from_be(address.sin_port)))
+    }
+}

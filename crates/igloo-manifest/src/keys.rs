@@ -310,6 +310,18 @@ pub(crate) static SERVICE: Table = Table {
             Kind::Choice(&["system"]),
             "`system`: its program is the init of a whole system, `/sbin/init` unless `run` says another.",
         ),
+        key(
+            "network",
+            Kind::Choice(&["none", "internal", "open"]),
+            "What it reaches: itself, the project's services (unless said), or other machines by TCP as well.",
+        )
+        .also(&["network_mode", "networks"]),
+        key(
+            "host",
+            Kind::List(&HOST_PORT_REF),
+            "Ports of this machine's 127.0.0.1 that it reaches at `host.igloo`.",
+        )
+        .also(&["extra_hosts"]),
         key("read-only", Kind::Flag, "`true`: its root can't be written; volumes can.").also(&["read_only", "readonly"]),
         key("stop-signal", TEXT, "The signal that asks it to stop, `SIGTERM` unless said."),
         key("stop-grace", Kind::Text(Some(DURATION)), "How long it has before it is killed, `10s` unless said.")
@@ -319,6 +331,7 @@ pub(crate) static SERVICE: Table = Table {
     ],
 };
 
+static HOST_PORT_REF: Kind = Kind::Integer(1, 65535);
 static SECRET_REF: Kind = Kind::Table(&SECRET);
 const SECRET_NAME: &str = "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,126}$";
 

@@ -316,6 +316,33 @@ pub struct Service {
     pub read_only: bool,
     /// Its program is the init of a whole system (`init = "system"`).
     pub init: bool,
+    /// What it reaches.
+    pub network: Network,
+    /// Ports of the machine's own 127.0.0.1 that it reaches at `host.igloo`.
+    pub host: Vec<u16>,
+}
+
+/// What a service reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Network {
+    /// Itself.
+    None,
+    /// The project's services.
+    #[default]
+    Internal,
+    /// Other machines, too.
+    Open,
+}
+
+impl Network {
+    /// The words of the manifest.
+    pub const NAMES: [(&'static str, Network); 3] =
+        [("none", Network::None), ("internal", Network::Internal), ("open", Network::Open)];
+
+    /// The word of the manifest.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, n)| *n == self).map_or("", |(name, _)| name)
+    }
 }
 
 /// Where a secret comes from, each time services are brought up.

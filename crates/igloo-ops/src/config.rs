@@ -74,6 +74,8 @@ fn service(s: &Service) -> Value {
         // Where they come from, never what they are.
         "secrets": s.secrets.iter().map(|(name, source)| (name.clone(), secret(source))).collect::<serde_json::Map<_, _>>(),
         "read-only": s.read_only,
+        "network": s.network.name(),
+        "host": s.host,
         "init": s.init.then_some("system"),
         "volumes": s.volumes.iter().map(volume).collect::<Vec<_>>(),
         "ports": s.ports.iter().map(port).collect::<Vec<_>>(),

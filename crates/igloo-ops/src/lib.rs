@@ -10,6 +10,7 @@ pub mod context;
 pub mod copy;
 pub mod doctor;
 pub mod edit;
+mod egress;
 pub mod environment;
 pub mod error;
 pub mod fetch;

@@ -128,17 +128,27 @@ impl Unit for ContainerUnit {
             .spawn(&self.payload.container, io.stdout, io.stderr, Box::new(on_event))
             .map_err(|e| UnitError::because("cannot start the container", e))?;
         let running = Arc::new(RunningContainer { container });
-        if let Some(console) = console {
+        let egress = self.payload.container.egress.clone();
+        if console.is_some() || egress.is_some() {
             let running = Arc::clone(&running);
-            let pump = move || {
+            let ended = OwnedFd::from(ended);
+            let attend = move || {
                 // The end of the channel without a word: it has failed, and nothing was said.
-                if let (Ok(()), Some(terminal)) = (when_started.recv(), running.container.terminal()) {
-                    drop(running);
+                if when_started.recv().is_err() {
+                    return;
+                }
+                let (sockets, terminal) = (running.container.egress(), running.container.terminal());
+                drop(running);
+                if let Some(egress) = &egress {
+                    // Without threads nothing works any more; the container's connections just find no answer.
+                    let _ = crate::egress::serve(sockets, egress, &ended);
+                }
+                if let (Some(terminal), Some(console)) = (terminal, console) {
                     igloo_container::console::pass_on(&terminal, &ended, &console);
                 }
             };
-            let thread = std::thread::Builder::new().name("igloo-console".to_owned());
-            thread.spawn(pump).map_err(|e| UnitError::because("cannot start a thread", e))?;
+            let thread = std::thread::Builder::new().name("igloo-attend".to_owned());
+            thread.spawn(attend).map_err(|e| UnitError::because("cannot start a thread", e))?;
         }
         Ok(running)
     }

@@ -32,6 +32,8 @@ struct Shared {
     pid: AtomicU32,
     /// The other end of the program's terminal, until somebody takes it.
     terminal: Mutex<Option<OwnedFd>>,
+    /// The sockets of its way out, until somebody takes them.
+    egress: Mutex<Vec<OwnedFd>>,
     waiting: Mutex<Waiting>,
     next_exec: AtomicU64,
     /// Held by whoever waits for a socket, so that answers find their question.
@@ -73,6 +75,7 @@ impl Container {
             socket,
             pid: AtomicU32::new(0),
             terminal: Mutex::default(),
+            egress: Mutex::default(),
             waiting: Mutex::default(),
             next_exec: AtomicU64::new(0),
             asking: Mutex::default(),
@@ -121,6 +124,11 @@ impl Container {
     /// The other end of the program's terminal, once, from its start on.
     pub fn terminal(&self) -> Option<OwnedFd> {
         lock(&self.shared.terminal).take()
+    }
+
+    /// The sockets of its way out, once, from its start on; for who connects on its behalf.
+    pub fn egress(&self) -> Vec<OwnedFd> {
+        std::mem::take(&mut *lock(&self.shared.egress))
     }
 
     /// A fresh socket in the container's network.
@@ -173,10 +181,12 @@ impl Shared {
         let mut last = ContainerEvent::Failed { message, errno: None };
         while let Ok(Some((reply, fds))) = protocol::receive::<ShimReply>(&self.socket, PEER) {
             match reply {
-                ShimReply::Started => {
+                ShimReply::Started { terminal } => {
                     let pid = fds.first().and_then(pid_of).unwrap_or(0);
                     self.pid.store(pid, Ordering::Release);
-                    *lock(&self.terminal) = fds.into_iter().nth(1);
+                    let mut rest = fds.into_iter().skip(1);
+                    *lock(&self.terminal) = if terminal { rest.next() } else { None };
+                    *lock(&self.egress) = rest.collect();
                     last = ContainerEvent::Exited { code: None, signal: None, oom: false };
                     on_event(ContainerEvent::Started { pid });
                 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::fields::{Context, Fields};
 use super::{Places, content, header, lifecycle};
 use crate::keys;
-use crate::manifest::{Isolation, Limits, Port, Restart, Secret, Service, Task, Volume};
+use crate::manifest::{Isolation, Limits, Network, Port, Restart, Secret, Service, Task, Volume};
 use crate::node::{Entry, Node, Value};
 use crate::{template, words};
 
@@ -69,6 +69,12 @@ pub(super) fn service(cx: &mut Context, entry: &Entry, places: &mut Places) -> O
     let env_files = fields.get("env-file").map(|node| cx.texts("env-file", node)).unwrap_or_default();
     let env_files = env_files.into_iter().filter_map(|(text, node)| cx.good(node, words::path(text))).collect();
     let secrets = fields.entry("secrets").map(|e| secrets(cx, e)).unwrap_or_default();
+    let network = fields.choice(cx, "network", &Network::NAMES).unwrap_or_default();
+    let host = fields.get("host").map(|node| host_ports(cx, node)).unwrap_or_default();
+    if let (Network::None, Some(node)) = (network, fields.get("host").filter(|_| !host.is_empty())) {
+        let help = Some("remove one of the two".to_owned());
+        cx.error(node.span.clone(), "a service with `network = \"none\"` reaches no host", "", help);
+    }
     let read_only = fields.flag(cx, "read-only").unwrap_or(false);
     let asked = fields.get("run").is_some();
     let image = fields.checked(cx, "image", words::foreign_image);
@@ -118,7 +124,23 @@ pub(super) fn service(cx: &mut Context, entry: &Entry, places: &mut Places) -> O
         secrets,
         read_only,
         init,
+        network,
+        host,
     })
+}
+
+fn host_ports(cx: &mut Context, node: &Node) -> Vec<u16> {
+    let mut ports = Vec::new();
+    for node in cx.list("host", node).unwrap_or_default() {
+        match node.value {
+            Value::Integer(number) => match u16::try_from(number) {
+                Ok(port) if port > 0 => ports.push(port),
+                _ => cx.error(node.span.clone(), format!("`{number}` is no port from 1 to 65535"), "", None),
+            },
+            _ => cx.wrong("host", node, "a list of ports", Some("`host = [5432]`".to_owned())),
+        }
+    }
+    ports
 }
 
 /// Where a value of `env` is written.
@@ -237,6 +259,8 @@ pub(super) fn task(cx: &mut Context, entry: &Entry, places: &mut Places) -> Opti
         secrets: Default::default(),
         read_only: false,
         init: false,
+        network: Network::default(),
+        host: Vec::new(),
         limits,
         stop_signal: STOP_SIGNAL,
         stop_grace: STOP_GRACE,

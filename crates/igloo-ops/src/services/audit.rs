@@ -8,7 +8,7 @@ use igloo_base::At;
 use igloo_base::file::{create_private_dir, remove_tree, write_atomic};
 use igloo_container::audit::{AuditSpec, Check, Verdict, audit as audit_container};
 use igloo_container::harden::Locks;
-use igloo_manifest::Service;
+use igloo_manifest::{Network, Service};
 use igloo_supervisor::daemon;
 use serde::Serialize;
 
@@ -109,7 +109,7 @@ pub fn security(ctx: &Context<'_>, project: &Project) -> Result<Vec<Security>, O
             state: s.state.clone(),
             user: declared.and_then(|d| d.content.user.clone()).unwrap_or_else(|| "root".to_owned()),
             capabilities: locks(declared).capabilities().0.count_ones(),
-            network: "internal".to_owned(),
+            network: declared.map_or("internal", |d| d.network.name()).to_owned(),
             loosened: declared.map(loosened).unwrap_or_default(),
         }
     };
@@ -128,6 +128,12 @@ fn loosened(service: &Service) -> Vec<String> {
     let mut loosened = Vec::new();
     if service.sandboxes {
         loosened.push("loosen = [\"sandboxes\"]".to_owned());
+    }
+    if service.network == Network::Open {
+        loosened.push("network = \"open\"".to_owned());
+    }
+    if !service.host.is_empty() {
+        loosened.push(format!("host = {:?}", service.host));
     }
     if service.init {
         loosened.push("init = \"system\"".to_owned());

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use igloo_base::Sha256;
-use igloo_container::{Attr, AttrKind, ContainerSpec, Limits, Mount, MountKind, User};
+use igloo_container::{Attr, AttrKind, ContainerSpec, Egress, Limits, Mount, MountKind, User};
 use igloo_env::Environment;
-use igloo_manifest::{Isolation, Probe, Service, Volume};
+use igloo_manifest::{Isolation, Network, Probe, Service, Volume};
 use igloo_supervisor as supervisor;
 use igloo_supervisor::{Policy, Protocol, PublishedPort, Readiness, ServiceSpec, Setup};
 
@@ -44,7 +44,8 @@ pub(crate) fn service(
 ) -> Result<ServiceSpec, OpsError> {
     let declared = &project.manifest.services[base_name(name)];
     let (container, hidden) = container(ctx, project, name, declared, base, addresses)?;
-    let own = addresses.get(name).copied().filter(|_| declared.isolation != Isolation::Host);
+    let alone = declared.isolation == Isolation::Host || declared.network == Network::None;
+    let own = addresses.get(name).copied().filter(|_| !alone);
     let ready = match &declared.ready {
         None => None,
         Some(ready) => Some(Readiness {
@@ -269,8 +270,11 @@ fn container(
         address: addresses.get(name).copied(),
         prefix: subnet.prefix,
         gateway: Some(subnet.address),
-        hosts: hosts(addresses),
-        nameservers: Vec::new(),
+        hosts: hosts(project, declared, addresses, subnet.address),
+        nameservers: match declared.network {
+            Network::Open => vec![igloo_container::egress::NAMESERVER.to_string()],
+            _ => Vec::new(),
+        },
         limits: Limits { memory: declared.limits.memory, cpus: declared.limits.cpus, pids: declared.limits.pids },
         sandboxes: declared.sandboxes,
         read_only: declared.read_only,
@@ -280,11 +284,28 @@ fn container(
     Ok((if declared.init { system::of(container, &project.id) } else { container }, hidden))
 }
 
-/// Names and addresses; those of several replicas lead to all of them, too.
-fn hosts(addresses: &BTreeMap<String, Ipv4Addr>) -> Vec<(String, Ipv4Addr)> {
-    let own = addresses.iter().map(|(name, address)| (name.clone(), *address));
-    let shared = addresses.iter().filter(|(name, _)| name.contains('.'));
-    own.chain(shared.map(|(name, address)| (base_name(name).to_owned(), *address))).collect()
+/// What it may reach beyond the project.
+fn egress(declared: &Service) -> Option<Egress> {
+    let open = declared.network == Network::Open;
+    (open || !declared.host.is_empty()).then(|| Egress { open, host: declared.host.clone() })
+}
+
+/// Names and addresses; those of several replicas lead to all of them, too. Who has no network is not told of.
+fn hosts(
+    project: &Project,
+    declared: &Service,
+    addresses: &BTreeMap<String, Ipv4Addr>,
+    gateway: Ipv4Addr,
+) -> Vec<(String, Ipv4Addr)> {
+    let alone = |name: &str| project.manifest.services.get(base_name(name)).is_some_and(|s| s.network == Network::None);
+    if declared.network == Network::None {
+        return Vec::new();
+    }
+    let host = (!declared.host.is_empty()).then(|| (igloo_container::egress::HOST.to_owned(), gateway));
+    let known = || addresses.iter().filter(|(name, _)| !alone(name));
+    let own = known().map(|(name, address)| (name.clone(), *address));
+    let shared = known().filter(|(name, _)| name.contains('.'));
+    own.chain(shared.map(|(name, address)| (base_name(name).to_owned(), *address))).chain(host).collect()
 }
 
 /// Where Nix's packages say that they are.
