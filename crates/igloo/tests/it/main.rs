@@ -17,6 +17,7 @@ mod init;
 mod ladder;
 mod lifecycle;
 mod lock;
+mod network;
 mod newer;
 mod nix_image;
 mod nix_shell;
