@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use igloo_base::file::{FileLock, create_private_dir, read_optional, remove_tree, write_atomic};
 use igloo_base::{Event, Unit};
 use igloo_container::exec::{ExecSpec, exec_by};
-use igloo_manifest::{Isolation, Port, Probe, Volume};
+use igloo_manifest::{Isolation, Network, Port, Probe, Volume};
 pub use igloo_supervisor::Condition;
 use igloo_supervisor::client::ApplyOptions;
 use igloo_supervisor::daemon;
@@ -272,6 +272,11 @@ fn check_kinds(project: &Project, wanted: &[String]) -> Result<(), OpsError> {
                 () if service.content.user.is_some() => "another user at isolation `host`, where it runs as you",
                 () if !service.volumes.is_empty() => "volumes at isolation `host`, where it sees your own files",
                 () if !service.secrets.is_empty() => "secrets at isolation `host`",
+                () if service.init => "`init` at isolation `host`",
+                () if service.read_only => "`read-only` at isolation `host`",
+                () if service.network != Network::Internal || !service.host.is_empty() => {
+                    "`network` and `host` at isolation `host`, where it has the machine's own"
+                }
                 () if service.ports.iter().any(|p| p.host != Some(p.container)) => {
                     "other ports than its own at isolation `host`, where nothing is in between (write `\"5000:5000\"`)"
                 }
