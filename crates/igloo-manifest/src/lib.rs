@@ -3,10 +3,12 @@
 //! Takes texts, gives values with spans, texts and digests. Never opens a file, never asks the network, never reads
 //! the environment: the callers bring the bytes.
 
+pub mod compose;
 pub mod edit;
 pub mod error;
 pub mod glob;
 pub mod image;
+
 mod keys;
 pub mod lock;
 pub mod manifest;

@@ -83,6 +83,14 @@ pub enum OpsError {
         /// As the manifest names it.
         image: String,
     },
+    /// A compose file that can't be carried over.
+    #[error("cannot carry over `{}`: {why}", path.display())]
+    NoCompose {
+        /// The file.
+        path: PathBuf,
+        /// Why, with the line.
+        why: String,
+    },
     /// A list of a closure, as Nix gives it to builds, that is none.
     #[error("`{}` has no `closure` of store paths", path.display())]
     BadClosure {

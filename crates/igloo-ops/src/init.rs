@@ -4,14 +4,16 @@ use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use igloo_base::file::{At, create_dirs, write_atomic};
+use igloo_base::file::{At, create_dirs, read_optional, write_atomic};
+pub use igloo_manifest::compose::Note;
 use igloo_manifest::edit::{self, Edit};
-use igloo_manifest::{ImageKind, templates};
+use igloo_manifest::{ImageKind, compose, templates};
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::OpsError;
 use crate::project::{self, MANIFEST};
+use crate::shell::default_suite;
 
 /// Names of the templates and a line about each.
 pub fn templates() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -21,6 +23,63 @@ pub fn templates() -> impl Iterator<Item = (&'static str, &'static str)> {
 /// Writes a manifest made from a template into a directory that has none.
 pub fn init(directory: &Path, template: &str) -> Result<PathBuf, OpsError> {
     let text = templates::template(template).ok_or_else(|| OpsError::NoTemplate { name: template.to_owned() })?;
+    write_new(directory, &text.replace(templates::NAME_PLACEHOLDER, &project_name(directory)))
+}
+
+/// How to import a compose file.
+#[derive(Debug)]
+pub struct Import<'o> {
+    /// The file.
+    pub from: &'o Path,
+    /// The registry of images that name none.
+    pub registry: Option<&'o str>,
+    /// Take packages where igloo knows some for an image.
+    pub packages: bool,
+}
+
+/// Largest compose file and `.env`.
+const MAX_COMPOSE: u64 = 4 << 20;
+
+/// Writes a manifest made from a compose file into a directory that has none; what a person should look at.
+pub fn import(ctx: &Context<'_>, directory: &Path, import: &Import<'_>) -> Result<(PathBuf, Vec<Note>), OpsError> {
+    let from = directory.join(import.from);
+    let size = std::fs::metadata(&from).at("read", &from)?.len();
+    if size > MAX_COMPOSE {
+        return Err(OpsError::NoCompose { path: from, why: "it is larger than 4 MiB".to_owned() });
+    }
+    let text = std::fs::read_to_string(&from).at("read", &from)?;
+    let env = read_optional(from.with_file_name(".env"))?.unwrap_or_default();
+    let variables = String::from_utf8_lossy(&env);
+    let variable = |line: &str| {
+        let (name, value) = line.trim().trim_start_matches("export ").split_once('=')?;
+        let value = value.trim();
+        let bare = ['"', '\''].iter().find_map(|q| value.strip_prefix(*q)?.strip_suffix(*q));
+        (!name.starts_with('#')).then(|| (name.trim().to_owned(), bare.unwrap_or(value).to_owned()))
+    };
+    let options = compose::Options {
+        name: project_name(directory),
+        suite: import.packages.then(|| default_suite(ctx, directory)).transpose()?,
+        registry: import.registry.map(|host| host.trim_end_matches('/').to_owned()),
+        variables: variables.lines().filter_map(variable).collect(),
+    };
+    let bad = |e: compose::BadCompose| OpsError::NoCompose { path: from.clone(), why: e.to_string() };
+    let imported = compose::import(&text, &options).map_err(bad)?;
+    Ok((write_new(directory, &imported.text)?, imported.notes))
+}
+
+fn write_new(directory: &Path, text: &str) -> Result<PathBuf, OpsError> {
+    let path = directory.join(MANIFEST);
+    let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => return Err(OpsError::ManifestExists { path }),
+        other => other.at("create", &path)?,
+    };
+    file.write_all(text.as_bytes()).at("write", &path)?;
+    file.sync_all().at("write", &path)?;
+    Ok(path)
+}
+
+/// A project's name from its directory's.
+fn project_name(directory: &Path) -> String {
     let name: String = directory
         .file_name()
         .map(|n| n.to_string_lossy().to_lowercase())
@@ -28,18 +87,10 @@ pub fn init(directory: &Path, template: &str) -> Result<PathBuf, OpsError> {
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' })
         .collect();
-    let name = match name.trim_matches('-') {
-        "" => "project",
-        trimmed => trimmed,
-    };
-    let path = directory.join(MANIFEST);
-    let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => return Err(OpsError::ManifestExists { path }),
-        other => other.at("create", &path)?,
-    };
-    file.write_all(text.replace(templates::NAME_PLACEHOLDER, name).as_bytes()).at("write", &path)?;
-    file.sync_all().at("write", &path)?;
-    Ok(path)
+    match name.trim_matches('-') {
+        "" => "project".to_owned(),
+        trimmed => trimmed.to_owned(),
+    }
 }
 
 /// What an editor is told about a project's container.

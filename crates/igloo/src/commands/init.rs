@@ -1,3 +1,5 @@
+use std::path::{Path, PathBuf};
+
 use igloo_ops::{init, project};
 
 use crate::error::CommandError;
@@ -17,6 +19,16 @@ pub struct Args {
     /// Also write .devcontainer/devcontainer.json; an igloo.toml that is there gets an image for it, if it has none
     #[arg(long)]
     devcontainer: bool,
+    /// Carry over this compose file: services of images, with Debian's packages in the place of images that igloo knows
+    /// some for
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["template", "devcontainer"])]
+    from: Option<PathBuf>,
+    /// With --from: the registry of images that name none
+    #[arg(long, value_name = "HOST", requires = "from")]
+    registry: Option<String>,
+    /// With --from: all services stay images
+    #[arg(long, requires = "from")]
+    no_packages: bool,
     /// Replace a devcontainer.json that is there
     #[arg(long, requires = "devcontainer")]
     force: bool,
@@ -30,11 +42,24 @@ pub fn run(args: &Args, settings: &Settings, ui: &Ui) -> Result<(), CommandError
         }
         return Ok(ui.print(table.render())?);
     }
+    if let Some(from) = &args.from {
+        return import(args, from, settings, ui);
+    }
     if args.devcontainer {
         return devcontainer(args, settings, ui);
     }
     let path = init::init(&settings.directory, &args.template)?;
     ui.say(format!("wrote `{}`; next: `igloo shell`", path.display()));
+    Ok(())
+}
+
+fn import(args: &Args, from: &Path, settings: &Settings, ui: &Ui) -> Result<(), CommandError> {
+    let import = init::Import { from, registry: args.registry.as_deref(), packages: !args.no_packages };
+    let (path, notes) = init::import(&settings.context(ui), &settings.directory, &import)?;
+    for note in &notes {
+        ui.say(format!("{}:{}: {}", from.display(), note.line, note.text));
+    }
+    ui.say(format!("wrote `{}`; next: read it, then `igloo up`", path.display()));
     Ok(())
 }
 

@@ -8,6 +8,7 @@
 mod audit;
 mod builder;
 mod chaos;
+mod compose;
 mod copy;
 mod flake;
 mod guestbook;
