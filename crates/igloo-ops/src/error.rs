@@ -579,6 +579,12 @@ pub enum OpsError {
     /// A builder that was never brought up.
     #[error("there is no builder yet")]
     NoBuilder,
+    /// A directory that Nix's list of builders can't name.
+    #[error("`{path}` has a character that Nix's list of builders can't have in it")]
+    BuilderPlace {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A builder that runs and does not build.
     #[error("the builder runs, but nix cannot build through it")]
     BuilderUnproved {
@@ -610,6 +616,9 @@ impl OpsError {
             OpsError::NoNixShell { .. } => "name one: `igloo shell --nix REF`, as `nix develop` takes it".into(),
             OpsError::Nix(igloo_remote::NixError::Missing) => "install Nix, or put its `nix` on PATH".into(),
             OpsError::NoBuilder => "`igloo builder up` starts one".into(),
+            OpsError::BuilderPlace { .. } => {
+                "set IGLOO_STATE_DIR to a directory without spaces and `;`, `#`, `%`".into()
+            }
             OpsError::BuilderUnproved { .. } => "`igloo builder status` tells how it is".into(),
             OpsError::NoTemplate { .. } => "`igloo init --template list` tells what there is".into(),
             OpsError::BadLock { .. } => "restore it from version control, or remove it and run `igloo lock`".into(),

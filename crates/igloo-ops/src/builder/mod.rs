@@ -89,6 +89,10 @@ pub struct Status {
 /// Starts the builder, or makes a running one what it should be, and builds something through it.
 pub fn up(ctx: &Context<'_>, suite: Option<&str>, start: &Path) -> Result<Up, OpsError> {
     let place = ctx.dirs.builder();
+    // Nix splits its list of builders, and what it gives to ssh, at these; ssh takes `%` for something else.
+    if place.to_str().is_none_or(|text| text.contains(|c: char| c.is_whitespace() || ";#\"%".contains(c))) {
+        return Err(OpsError::BuilderPlace { path: place });
+    }
     create_dirs(&place)?;
     let _one = FileLock::exclusive(place.join("lock"))?;
     let before = opened(&of_place(ctx))?;

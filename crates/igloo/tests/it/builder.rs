@@ -91,6 +91,9 @@ fn the_hosts_nix_builds_in_the_builder() {
         assert_eq!((absent.code(), absent.stdout().as_str()), (Some(1), "absent\n"), "{name}");
         assert!(igloo(&["conf"]).fails().contains("`igloo builder up` starts one"));
 
+        let mut spaced = person.igloo_command(&directory, &["builder", "up"]);
+        let spaced = spaced.env("IGLOO_STATE_DIR", directory.join("two words")).output().expect("igloo");
+        assert!(String::from_utf8_lossy(&spaced.stderr).contains("IGLOO_STATE_DIR"), "{spaced:?}");
         let up = igloo(&["up", "--suite", "bookworm", "--json"]).json();
         assert!(up["proved"].is_u64(), "{name}: {up}");
         let status = igloo(&["status", "--json"]).json();
