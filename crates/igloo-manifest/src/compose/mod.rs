@@ -5,6 +5,7 @@
 
 mod known;
 mod service;
+mod text;
 mod yaml;
 
 use std::collections::BTreeMap;
