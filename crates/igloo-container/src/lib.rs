@@ -11,6 +11,7 @@
 pub mod audit;
 pub mod cgroup;
 pub mod console;
+pub mod copy;
 pub mod egress;
 pub mod enter;
 mod error;

@@ -543,6 +543,30 @@ pub enum OpsError {
         /// The service.
         service: String,
     },
+    /// Neither side is a service.
+    #[error("neither side of `{text}` is `SERVICE:PATH`")]
+    NoCopySide {
+        /// Both sides.
+        text: String,
+    },
+    /// The end here.
+    #[error("cannot copy `{from}` to `{to}`")]
+    Copy {
+        /// From where.
+        from: String,
+        /// To where.
+        to: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The end inside, which has told why.
+    #[error("`{from}` was not copied to `{to}`")]
+    CopyInside {
+        /// From where.
+        from: String,
+        /// To where.
+        to: String,
+    },
     /// No signal's name or number.
     #[error("`{text}` is no signal")]
     NoSignal {
@@ -655,6 +679,7 @@ impl OpsError {
             OpsError::NoImageCommand { image } => format!("give one: `igloo image run {image} -- COMMAND`"),
             OpsError::NoImageUser { .. } => "`--user` takes a name that the image has, or a number up to 65535".into(),
             OpsError::PlanStale { .. } => "run `igloo image plan --fleet` and commit the plan".into(),
+            OpsError::NoCopySide { .. } => "`igloo cp web:/var/log/app.log .`, `igloo cp ./conf web:/etc/app`".into(),
             OpsError::NoSignal { .. } => "`HUP`, `SIGTERM`, `9` ...".into(),
             OpsError::NotPublished { service, .. } => format!("`igloo port {service}` lists what is published"),
             OpsError::NotRunning { .. } => "`igloo up` starts it".into(),

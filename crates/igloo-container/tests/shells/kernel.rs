@@ -273,6 +273,7 @@ pub(crate) fn do_exec(args: &[String]) -> ExitCode {
         workdir: args[2].clone().into(),
         user: User { uid, gid: uid, ..User::default() },
         locks: Default::default(),
+        copy: None,
     };
     crate::acts::finish(Err(exec_by(&std::env::current_exe().unwrap(), &[], &spec)))
 }

@@ -1,6 +1,7 @@
 //! `igloo up`, `down`, `ps`, `exec`, `restart`, `start`, `stop`, `wait`.
 
 mod audit;
+pub mod copy;
 mod instances;
 pub(crate) mod network;
 mod plan;
@@ -687,6 +688,7 @@ pub fn exec(
             None => container.user,
         },
         locks,
+        copy: None,
     };
     drop(client);
     Err(exec_by(&ctx.exe, &ctx.caller.environment, &spec).into())

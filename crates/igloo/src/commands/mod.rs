@@ -5,6 +5,7 @@ mod allow;
 mod audit;
 mod builder;
 mod config;
+mod cp;
 mod doctor;
 mod down;
 mod env;
@@ -78,6 +79,7 @@ pub enum Command {
     Why(why::Args),
     Top(top::Args),
     Task(task::Args),
+    Cp(cp::Args),
     #[command(subcommand)]
     Image(image::Command),
     #[command(subcommand)]
@@ -90,6 +92,8 @@ pub enum Command {
     Doctor(doctor::Args),
     #[command(name = "__supervise", hide = true)]
     Supervise(internal::SuperviseArgs),
+    #[command(name = "__copy", hide = true)]
+    CopyInside(cp::InsideArgs),
     #[command(name = "__exec", hide = true)]
     ExecIn(internal::ExecArgs),
     #[command(name = "__enter", hide = true)]
@@ -137,6 +141,8 @@ pub fn run(command: Command, settings: &Settings, ui: &Ui) -> Result<ExitCode, C
         Command::Events(args) => events::run(&args, settings, ui)?,
         Command::Why(args) => why::run(&args, settings, ui)?,
         Command::Top(args) => top::run(&args, settings, ui)?,
+        Command::Cp(args) => cp::run(&args, settings, ui)?,
+        Command::CopyInside(args) => cp::inside(&args, settings, ui)?,
         Command::Task(args) => return task::run(&args, settings, ui),
         Command::Image(command) => return image::run(&command, settings, ui),
         Command::Builder(command) => return builder::run(&command, settings, ui),

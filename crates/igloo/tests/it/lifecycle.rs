@@ -82,6 +82,22 @@ fn needs_tasks_replicas_profiles_and_the_verbs() {
         assert_eq!((run.code(), run.stdout().as_str()), (Some(9), "me\n"), "{} {run:?}", person.name);
         assert!(!services(&person, &project).to_string().contains("web.run"), "{}", person.name);
 
+        // Files in and out, to the service's user and to ours.
+        std::fs::create_dir_all(project.join("tree/sub")).expect("mkdir");
+        std::fs::write(project.join("tree/sub/file"), "content").expect("write");
+        person.own(&project);
+        igloo(&["cp", "tree", "web:/srv"]).ok();
+        igloo(&["cp", "tree/.", "web:/srv/new"]).ok();
+        let seen = ["exec", "web", "--", "busybox", "cat", "/srv/tree/sub/file", "/srv/new/sub/file"];
+        assert_eq!(igloo(&seen).ok(), "contentcontent", "{}", person.name);
+        igloo(&["cp", "web:/srv/tree/sub/file", "db:/tmp/file"]).ok();
+        igloo(&["cp", "db:/tmp/file", "back"]).ok();
+        igloo(&["cp", "web:/srv/tree", "."]).ok();
+        assert_eq!(std::fs::read_to_string(project.join("back")).expect("back"), "content");
+        let absent = igloo(&["cp", "web:/absent", "."]).fails();
+        assert!(absent.contains("No such file"), "{absent}");
+        igloo(&["cp", "one", "two"]).fails();
+
         // Ports, signals, freezing.
         let at = igloo(&["port", "db", "5000"]).ok();
         assert!(at.starts_with("127.0.0.1:"), "{at}");
