@@ -158,3 +158,22 @@ fn a_deleted_socket_is_made_anew_and_nobody_else_gets_in_meanwhile() {
     kill_process(process, Signal::TERM).expect("terminate");
     eventually("it ends", || !is_running(&run, &data).expect("look"));
 }
+
+#[test]
+fn deleting_it_piece_by_piece_is_of_no_use_either() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (run, data) = (dir.path().join("run"), dir.path().join("data"));
+    let pid = start(dir.path()).expect("start");
+    for _ in 0..200 {
+        // In the order of a directory, while it is made anew.
+        for name in ["control.sock", "lock"] {
+            let _ = std::fs::remove_file(run.join(name));
+        }
+        let _ = std::fs::remove_dir(&run);
+    }
+    eventually("it can be reached again", || {
+        Client::connect(&socket_path(&run)).is_ok_and(|c| c.supervisor_pid() == pid)
+    });
+    signal(pid, Signal::TERM);
+    eventually("it ends", || !is_running(&run, &data).expect("look"));
+}

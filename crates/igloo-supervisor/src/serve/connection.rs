@@ -20,6 +20,9 @@ use crate::wire::{Hello, MAX_LINE, MAX_PROJECT_LINE, Reply, Request, ServiceEven
 /// More clients at once are refused; each may make us hold one long line.
 const CLIENTS: usize = 64;
 
+/// Whoever deletes the socket faster than this can make it anew wins, until something else is deleted.
+const RENEWALS: usize = 1000;
+
 /// A client greets at once, or is none.
 const GREETING: Duration = Duration::from_secs(5);
 
@@ -49,10 +52,15 @@ pub(super) fn accept(
                 accepted = listener.accept() => accepted,
                 () = changed(&watch) => {
                     if let Some(ownership) = &ownership {
-                        if let Some(renewed) = renew(ownership).await {
-                            listener = renewed;
+                        // Watched first and looked at then, so that what is deleted meanwhile is not missed.
+                        for _ in 0..RENEWALS {
+                            watch = Watch::new(ownership);
+                            match renew(ownership).await {
+                                Some(renewed) => listener = renewed,
+                                None if watch.is_some() => break,
+                                None => tokio::time::sleep(Duration::from_millis(5)).await,
+                            }
                         }
-                        watch = Watch::new(ownership);
                     }
                     continue;
                 }
