@@ -48,11 +48,11 @@ impl Client {
             }
             _ => failed("connect to")(e),
         })?;
-        wake(&stream);
         stream.set_read_timeout(Some(GREETING)).map_err(failed("connect to"))?;
         let mut client = Client { socket: socket.to_owned(), stream: BufReader::new(stream), pid: 0, busy: false };
         // Who is refused may be hung up on before it has greeted, and wants to know why all the same.
         let sent = client.send(&Hello { igloo_client: VERSION });
+        wake(client.stream.get_ref());
         let welcome: Welcome = client.receive().map_err(|e| sent.err().unwrap_or(e))?;
         if welcome.igloo_supervisor != VERSION {
             return Err(ClientError::Version { ours: VERSION, theirs: welcome.igloo_supervisor, pid: welcome.pid });
@@ -245,12 +245,21 @@ impl Client {
     }
 }
 
-/// A supervisor that somebody stopped (SIGSTOP, a debugger's leftover) answers nobody: it is told to go on.
+/// Waits for the answer to the greeting. A supervisor that somebody stopped (SIGSTOP, a debugger's leftover) answers nobody:
+/// it is told to go on.
 fn wake(stream: &UnixStream) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let Ok(peer) = rustix::net::sockopt::socket_peercred(stream) else { return };
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", peer.pid.as_raw_nonzero())).unwrap_or_default();
-    if stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T')) {
-        let _ = rustix::process::kill_process(peer.pid, rustix::process::Signal::CONT);
+    let tick = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    let began = std::time::Instant::now();
+    while began.elapsed() < GREETING {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", peer.pid.as_raw_nonzero())).unwrap_or_default();
+        if stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T')) {
+            let _ = rustix::process::kill_process(peer.pid, rustix::process::Signal::CONT);
+        }
+        if !matches!(poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&tick)), Ok(0)) {
+            return;
+        }
     }
 }
 

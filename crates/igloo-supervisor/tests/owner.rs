@@ -154,6 +154,8 @@ fn a_deleted_socket_is_made_anew_and_nobody_else_gets_in_meanwhile() {
     // One that was stopped is told to go on.
     let process = Pid::from_raw(pid.cast_signed()).expect("pid");
     kill_process(process, Signal::STOP).expect("stop");
+    let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+    eventually("it is stopped", || stat().contains(") T "));
     eventually("it answers", connects);
     kill_process(process, Signal::TERM).expect("terminate");
     eventually("it ends", || !is_running(&run, &data).expect("look"));

@@ -46,21 +46,17 @@ pub(super) fn accept(
     let ours = rustix::process::geteuid().as_raw();
     let count = closing.clone();
     let accepting = tokio::spawn(async move {
-        let mut watch = ownership.as_deref().and_then(Watch::new);
+        // What was deleted before anybody watched is made anew first.
+        let mut watch = None;
+        if let Some(ownership) = &ownership {
+            settle(ownership, &mut watch, &mut listener).await;
+        }
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = changed(&watch) => {
                     if let Some(ownership) = &ownership {
-                        // Watched first and looked at then, so that what is deleted meanwhile is not missed.
-                        for _ in 0..RENEWALS {
-                            watch = Watch::new(ownership);
-                            match renew(ownership).await {
-                                Some(renewed) => listener = renewed,
-                                None if watch.is_some() => break,
-                                None => tokio::time::sleep(Duration::from_millis(5)).await,
-                            }
-                        }
+                        settle(ownership, &mut watch, &mut listener).await;
                     }
                     continue;
                 }
@@ -109,6 +105,19 @@ async fn changed(watch: &Option<Watch>) {
         // A descriptor that can't be waited for is as good as none. What happened is found by looking.
         Some(Watch(fd)) if fd.readable().await.is_ok() => {}
         _ => std::future::pending().await,
+    }
+}
+
+/// Makes socket and lock anew until they are there and watched. Watched first and looked at then, so that what is deleted
+/// meanwhile is not missed.
+async fn settle(ownership: &Arc<Mutex<Ownership>>, watch: &mut Option<Watch>, listener: &mut UnixListener) {
+    for _ in 0..RENEWALS {
+        *watch = Watch::new(ownership);
+        match renew(ownership).await {
+            Some(renewed) => *listener = renewed,
+            None if watch.is_some() => return,
+            None => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
     }
 }
 
