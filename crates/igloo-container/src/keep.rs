@@ -130,27 +130,31 @@ fn send(pid: Pid, signal: Signal) {
     let _ = rustix::process::kill_process(pid, signal);
 }
 
-fn reap(signals: &OwnedFd, main: Pid, ended: &mut Option<WaitStatus>) {
+/// Collects what has ended; true if there is no child left.
+fn reap(signals: &OwnedFd, main: Pid, ended: &mut Option<WaitStatus>) -> bool {
     let mut buffer = [0; 1024];
     while rustix::io::read(signals, &mut buffer).is_ok_and(|n| n > 0) {}
-    while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-        if pid == main && (status.exited() || status.signaled()) {
-            *ended = Some(status);
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) if pid == main && (status.exited() || status.signaled()) => *ended = Some(status),
+            Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+            Ok(None) => return false,
+            Err(_) => return true,
         }
     }
 }
 
-/// Until nothing is left; what is born meanwhile is met in the next round.
+/// Until nothing is left; what is born meanwhile is met in the next round. What counts is that this process has no child
+/// any more: it gets those of all that die, and a list of processes is never of one moment.
 fn kill_all(own: Pid, signals: &OwnedFd, main: Pid, ended: &mut Option<WaitStatus>) {
     loop {
-        let all = below(own);
-        if all.is_empty() {
+        if reap(signals, main, ended) {
             return;
         }
+        let all = below(own);
         // Stopped first, they make no more.
         all.iter().for_each(|pid| send(*pid, Signal::STOP));
         all.iter().for_each(|pid| send(*pid, Signal::KILL));
-        reap(signals, main, ended);
         std::thread::sleep(Duration::from_millis(1));
     }
 }
