@@ -48,6 +48,8 @@ let
       packages = [ toplevel.outPath ];
       init = "system";
       run = [ "${toplevel}/init" ];
+      # For who looks inside; the init has one of its own.
+      env.PATH = "/run/wrappers/bin:/run/current-system/sw/bin:/usr/bin:/bin";
       volumes = map (volume "") (container.volumes or [ ]) ++ map (volume ":ro") (container.volumes-ro or [ ]);
       ports = if container.ports or null != null then container.ports else map published allowed;
     };

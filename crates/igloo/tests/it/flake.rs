@@ -162,6 +162,7 @@ const CONTAINERS: &str = r#"{
           httpserver = {
             volumes = [ "src:/tmp/src" ];
             volumes-ro = [ "site:/srv" ];
+            ports = [ "auto:80" ];
             configuration = { pkgs, lib, ... }: {
               networking.useDHCP = false;
               networking.firewall.allowedTCPPorts = [ 80 ];
@@ -200,6 +201,57 @@ fn containers_of_a_flake_are_described_by_nix() {
         ["httpserver-up", "httpserver-down", "httpserver-shell", "worker-up", "containers-up", "containers-down"]
     {
         assert!(of("packages").iter().any(|p| p == name), "{name} is not among {:?}", of("packages"));
+    }
+}
+
+/// Each and all, up and down, and a look inside. By root alone: the others need a control group that somebody gives them.
+#[test]
+fn containers_of_a_flake_run() {
+    let Some(world) = World::new("flake-runs", CONTAINERS, &CONTAINER_INPUTS) else { return };
+    let script = |name: &str| {
+        let built = world.nix(&["build", "--json", "--no-link", &format!(".#{name}")]);
+        let built: serde_json::Value = serde_json::from_str(&built).expect("JSON");
+        format!("{}/bin/{name}", built[0]["outputs"]["out"].as_str().expect("a path"))
+    };
+    let names =
+        ["httpserver-up", "httpserver-shell", "httpserver-down", "containers-up", "containers-ps", "containers-down"];
+    let scripts: std::collections::BTreeMap<&str, String> = names.iter().map(|name| (*name, script(name))).collect();
+    for person in people().into_iter().take(1) {
+        let directory = person.directory("flake-runs");
+        for below in ["src", "site", "deep/er"] {
+            fs::create_dir_all(directory.join(below)).expect("mkdir");
+        }
+        fs::copy(world.directory.join("flake.nix"), directory.join("flake.nix")).expect("copy");
+        fs::write(directory.join("site/index.html"), "of a NixOS module").expect("write");
+        person.own(&directory);
+        // From below, too: the project is where the flake is.
+        let run = |name: &str, words: &[&str]| {
+            let mut command = person.command(&scripts[name]);
+            command.args(words).current_dir(directory.join("deep/er")).env("IGLOO_DATA_DIR", directory.join("data"));
+            let output = command.output().expect("run");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{}: {name}: {said}", person.name);
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        run("httpserver-up", &[]);
+        let fetched = run("httpserver-shell", &["busybox", "wget", "-qO-", "http://127.0.0.1:80/"]);
+        assert_eq!(fetched, "of a NixOS module", "{}", person.name);
+        let system = run("httpserver-shell", &["readlink", "/run/current-system"]);
+        assert!(system.contains("-nixos-system-httpserver-"), "{system}");
+        assert!(!directory.join("said").exists());
+        run("containers-up", &[]);
+        let ps = run("containers-ps", &[]);
+        assert!(ps.contains("httpserver") && ps.contains("worker"), "{ps}");
+        // The command of the worker runs when its init has started it.
+        let said = directory.join("said");
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while fs::read_to_string(&said).unwrap_or_default() != "from an overlay\n" {
+            assert!(std::time::Instant::now() < end, "{}: nothing was said", person.name);
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        run("httpserver-down", &[]);
+        run("containers-down", &[]);
+        assert!(!run("containers-ps", &[]).contains("ready"));
     }
 }
 
