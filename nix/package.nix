@@ -10,7 +10,8 @@ rustPlatform.buildRustPackage {
   src = builtins.path {
     name = "igloo-source";
     path = ../.;
-    filter = path: _: !(builtins.elem (baseNameOf path) [ ".git" ".ci" "target" "bench" "fuzz" "nix" "flake.nix" "examples" ]);
+    filter = path: _:
+      dirOf path != toString ../. || !(builtins.elem (baseNameOf path) [ ".git" ".ci" "target" "bench" "fuzz" "flake.nix" "examples" ]);
   };
   cargoLock.lockFile = ../Cargo.lock;
   cargoBuildFlags = [ "--package" "igloo" ];

@@ -1,5 +1,6 @@
 //! The text of a lock: keys in a fixed order, lists sorted, what is usual left out.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
 use igloo_formats::deb::{MultiArch, Priority, Relations};
@@ -52,15 +53,7 @@ pub(super) fn render(lock: &Lock) -> String {
         out.header("[[path]]");
         self::path(&mut out, path);
     }
-    if !lock.images.is_empty() {
-        out.header("[images]");
-        for (image, digest) in &lock.images {
-            out.quoted(image);
-            out.0.push_str(" = ");
-            out.quoted(digest);
-            out.0.push('\n');
-        }
-    }
+    out.map("[images]", &lock.images);
     for user in &lock.users {
         out.header("[[user]]");
         out.text("name", &user.name);
@@ -80,15 +73,7 @@ pub(super) fn render(lock: &Lock) -> String {
             out.texts("members", &group.members);
         }
     }
-    if !lock.scripts.is_empty() {
-        out.header("[scripts]");
-        for (package, decision) in &lock.scripts {
-            out.quoted(package);
-            out.0.push_str(" = ");
-            out.quoted(decision);
-            out.0.push('\n');
-        }
-    }
+    out.map("[scripts]", &lock.scripts);
     out.0
 }
 
@@ -201,6 +186,19 @@ fn package(out: &mut Out, package: &LockedPackage) {
 struct Out(String);
 
 impl Out {
+    /// A table of names and texts, if there is one.
+    fn map(&mut self, header: &str, texts: &BTreeMap<String, String>) {
+        if !texts.is_empty() {
+            self.header(header);
+        }
+        for (name, text) in texts {
+            self.quoted(name);
+            self.0.push_str(" = ");
+            self.quoted(text);
+            self.0.push('\n');
+        }
+    }
+
     fn header(&mut self, header: impl Display) {
         let _ = writeln!(self.0, "\n{header}");
     }

@@ -282,6 +282,25 @@ in {
   }).launchd.user.agents.igloo;
 }"#;
 
+/// All that cargo needs, and nothing that is large.
+#[test]
+fn the_package_is_made_of_the_sources() {
+    if !nix_works() {
+        return;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("root");
+    let text = format!("(import {}/nix/package.nix {{ rustPlatform.buildRustPackage = a: a; }}).src", root.display());
+    let mut command = Command::new("nix");
+    command.args(["--extra-experimental-features", "nix-command flakes", "eval", "--impure", "--raw", "--expr", &text]);
+    let source = PathBuf::from(ok(command.env("NIX_CONF_DIR", set()).output().expect("run nix")));
+    for there in ["Cargo.lock", "crates/igloo-remote/src/nix/mod.rs", "crates/igloo/src/main.rs"] {
+        assert!(source.join(there).exists(), "{there}");
+    }
+    for absent in [".git", "target", "flake.nix"] {
+        assert!(!source.join(absent).exists(), "{absent}");
+    }
+}
+
 #[test]
 fn the_modules_make_services_of_the_session() {
     if !nix_works() {
