@@ -160,6 +160,10 @@ impl Sandbox {
         if let Some(sources) = &self.sources {
             mounts = sources.translate(&mut spec)?;
             base = PathBuf::from(init::SHIM);
+        } else {
+            // Somebody may have deleted it since.
+            igloo_base::file::create_private_dir(&self.config.run_dir)?;
+            igloo_base::file::create_dirs(&base)?;
         }
         let delegated = spec.init;
         let start = Start { spec, identity: self.mapping.identity, base, delegated, sources: mounts.len() };

@@ -177,8 +177,8 @@ impl Shared {
 
     /// Takes what the shim tells, until it is gone.
     fn read(&self, cgroup: Option<&Cgroup>, on_event: &dyn Fn(ContainerEvent)) {
-        let message = "the container's shim died before it could start it".to_owned();
-        let mut last = ContainerEvent::Failed { message, errno: None };
+        // A shim that dies before it has told anything was killed: that says nothing about the container.
+        let mut last = ContainerEvent::Exited { code: None, signal: Some(libc::SIGKILL), oom: false };
         while let Ok(Some((reply, fds))) = protocol::receive::<ShimReply>(&self.socket, PEER) {
             match reply {
                 ShimReply::Started { terminal } => {

@@ -251,9 +251,9 @@ packages = ["perl-base", "busybox-static"]
 env = { GREETING = "hello" }
 setup = ["busybox", "sh", "-c", "echo set up; test \"$GREETING\" = hello"]
 run = ["perl", "-MSocket", "-e", '''
-    $| = 1; socket(S, PF_UNIX, SOCK_DGRAM, 0) or die;
+    $| = 1; unlink "daemon.pid"; socket(S, PF_UNIX, SOCK_DGRAM, 0) or die;
     if (fork == 0) { exec "busybox", "setsid", "busybox", "sh", "-c", "echo \$\$ > daemon.pid; exec busybox sleep 1000" }
-    select(undef, undef, undef, 0.1) until -s "daemon.pid";
+    select(undef, undef, undef, 0.05) until -s "daemon.pid";
     print "$ENV{GREETING} from $ENV{PWD}\n"; send(S, "READY=1\nSTATUS=serving", 0, pack_sockaddr_un($ENV{NOTIFY_SOCKET})) or die;
     sleep 1000''']
 ready = { notify = true }
