@@ -115,6 +115,39 @@ fn a_flakes_shell_is_evaluated_once_and_again_when_what_it_read_changes() {
     assert!(world.run(&show).contains("ho \"there\""));
 }
 
+/// At a terminal it is the person's own shell, with what the shell's own hook exported.
+#[test]
+fn bash_zsh_and_fish_are_started_in_it() {
+    let Some(world) = World::new("interactive") else { return };
+    world.write("data.txt", "first");
+    world.write("flake.nix", FLAKE);
+    world.run(&["shell", "--nix", ".#hooked", "--", "true"]);
+    for shell in ["bash", "zsh", "fish"] {
+        let path = Path::new("/usr/bin").join(shell);
+        if !path.exists() {
+            println!("skipped: there is no {shell}");
+            continue;
+        }
+        let program = world.command(&[]).get_program().to_owned();
+        let command = world.command(&[]);
+        let typed = format!("{} shell --nix .#hooked", program.to_string_lossy());
+        let mut terminal = Command::new("script");
+        terminal
+            .args(["-qec", &typed, "/dev/null"])
+            .env_clear()
+            .envs(command.get_envs().filter_map(|(k, v)| Some((k, v?))));
+        terminal.env("SHELL", &path).env("TERM", "dumb").current_dir(&world.directory);
+        let mut child =
+            terminal.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().expect("script");
+        let input = child.stdin.as_mut().expect("piped");
+        std::io::Write::write_all(input, b"hello\necho hooked-$HOOKED\nexit 3\n").expect("type");
+        let output = child.wait_with_output().expect("wait");
+        let seen = String::from_utf8_lossy(&output.stdout);
+        assert!(seen.contains("Hello, world!") && seen.contains("hooked-42"), "{shell}: {seen}");
+        assert_eq!(output.status.code(), Some(3), "{shell}: {seen}");
+    }
+}
+
 /// `nix-daemon`, ended with the test.
 struct Daemon(std::process::Child);
 
