@@ -31,7 +31,7 @@ mod sys;
 pub mod userns;
 
 pub use error::ContainerError;
-pub use sandbox::{Container, ExecHandle, Sandbox, sandbox_main};
+pub use sandbox::{Container, ExecHandle, Sandbox, pack_volume, sandbox_main, unpack_volume};
 pub use shim::NOTIFY_SOCKET;
 pub use spec::{
     Attr, AttrKind, ContainerEvent, ContainerSpec, Device, Egress, Identity, Ipv4Net, Limits, Mount, MountKind,

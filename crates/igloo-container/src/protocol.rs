@@ -31,6 +31,10 @@ pub(crate) enum Setup {
     Serve(Serve),
     /// In a user namespace with these ids, remove a tree.
     Remove { mapping: Mapping, path: PathBuf },
+    /// With these ids, write an archive of a directory to the descriptor that comes along.
+    Pack { mapping: Mapping, path: PathBuf },
+    /// With these ids, fill a directory from an archive: the descriptor that comes along.
+    Unpack { mapping: Mapping, path: PathBuf },
 }
 
 /// How to be PID 1.

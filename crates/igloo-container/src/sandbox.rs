@@ -1,5 +1,6 @@
 //! The sandbox of a project: its handle, and the process that is its PID 1.
 
+mod archive;
 mod handle;
 mod init;
 mod sources;
@@ -264,21 +265,41 @@ fn keep(exe: &Path, socket: OwnedFd) -> Result<Keeper, ContainerError> {
 pub(crate) fn remove_with(exe: &Path, mapping: &Mapping, path: &Path) -> Result<(), ContainerError> {
     match igloo_base::file::remove_tree(path) {
         Err(e) if mapping.identity == Identity::Subuid => {
-            let (socket, theirs) = protocol::pair()?;
-            let Keeper { pid: no_pid, thread } = keep(exe, theirs)?;
-            drop(no_pid);
             let remove = Setup::Remove { mapping: mapping.clone(), path: path.to_owned() };
-            protocol::send(&socket, &remove, &[])?;
-            let reply = protocol::receive::<SandboxReply>(&socket, PEER)?;
-            drop(thread.join());
-            match reply {
-                Some((SandboxReply::Ready, _)) => Ok(()),
-                Some((SandboxReply::Failed { message }, _)) => Err(ContainerError::Remote { peer: PEER, message }),
-                _ => Err(e.into()),
+            match helped(exe, &remove, &[]) {
+                Err(ContainerError::Gone { .. }) => Err(e.into()),
+                other => other,
             }
         }
         other => Ok(other?),
     }
+}
+
+/// Lets a process of `exe` do something.
+fn helped(exe: &Path, what: &Setup, fds: &[BorrowedFd<'_>]) -> Result<(), ContainerError> {
+    let (socket, theirs) = protocol::pair()?;
+    let Keeper { pid: no_pid, thread } = keep(exe, theirs)?;
+    drop(no_pid);
+    protocol::send(&socket, what, fds)?;
+    let reply = protocol::receive::<SandboxReply>(&socket, PEER)?;
+    drop(thread.join());
+    match reply {
+        Some((SandboxReply::Ready, _)) => Ok(()),
+        Some((SandboxReply::Failed { message }, _)) => Err(ContainerError::Remote { peer: PEER, message }),
+        _ => Err(ContainerError::Gone { peer: PEER }),
+    }
+}
+
+/// Writes a tar archive of a volume, with the owners that its files have inside.
+pub fn pack_volume(exe: &Path, project: &str, path: &Path, to: impl AsFd) -> Result<(), ContainerError> {
+    let pack = Setup::Pack { mapping: userns::choose(None, project)?, path: path.to_owned() };
+    helped(exe, &pack, &[to.as_fd()])
+}
+
+/// Fills an empty directory, which becomes a volume, from a tar archive.
+pub fn unpack_volume(exe: &Path, project: &str, path: &Path, from: impl AsFd) -> Result<(), ContainerError> {
+    let unpack = Setup::Unpack { mapping: userns::choose(None, project)?, path: path.to_owned() };
+    helped(exe, &unpack, &[from.as_fd()])
 }
 
 /// Where shims work unless the sandbox has a tree of its own.

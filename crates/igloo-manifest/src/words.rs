@@ -52,6 +52,11 @@ pub(crate) fn set_name(text: &str) -> Result<()> {
     Err(BadText::new(format!("`{text}` cannot be the name of a set"), help))
 }
 
+/// Whether a text can name a volume.
+pub fn check_name(text: &str) -> Result<()> {
+    name(text, "a volume")
+}
+
 /// Whether a text can name an environment variable.
 pub fn check_variable(text: &str) -> Result<()> {
     variable(text)

@@ -461,6 +461,34 @@ pub enum OpsError {
         /// Whom it knows.
         known: Vec<String>,
     },
+    /// A volume that isn't there.
+    #[error("there is no volume `{name}`")]
+    NoVolume {
+        /// Its name.
+        name: String,
+        /// Those there are.
+        known: Vec<String>,
+    },
+    /// A volume that is there already.
+    #[error("there is a volume `{name}` already")]
+    VolumeExists {
+        /// Its name.
+        name: String,
+    },
+    /// A volume that a running service writes to.
+    #[error("volume `{name}` is used by `{service}`, which runs")]
+    VolumeInUse {
+        /// The volume.
+        name: String,
+        /// The service.
+        service: String,
+    },
+    /// A text that can't name a volume.
+    #[error("`{name}` can't name a volume")]
+    VolumeName {
+        /// The text.
+        name: String,
+    },
     /// A secret that can't be had.
     #[error("cannot read the secret `{secret}` of service `{service}`: {why}")]
     Secret {
@@ -664,6 +692,10 @@ impl OpsError {
             OpsError::Unset { variable, .. } => {
                 format!("set it, `{variable}=… igloo up`, or give it a default: `${{{variable}:-default}}`")
             }
+            OpsError::NoVolume { known, .. } => format!("there are {}", or_none(known)),
+            OpsError::VolumeExists { name } => format!("`igloo volume rm {name}` moves it to the trash"),
+            OpsError::VolumeInUse { service, .. } => format!("`igloo stop {service}` first"),
+            OpsError::VolumeName { .. } => "small letters, digits, `_` and `-`, a letter or digit first".into(),
             OpsError::EnvFile { .. } => "lines are `NAME=value`, empty, or begin with `#`".into(),
             OpsError::NoBindSource { .. } => "create it, or use a named volume: `NAME:/path`".into(),
             OpsError::Enter(e) => match e.remedy() {

@@ -209,7 +209,7 @@ pub(crate) fn put_aside(volume: &Path, trash: &Path) -> String {
 pub(crate) const TRASH: &str = ".trash-";
 
 /// `.trash-data-2026-11-21T150405Z`, and a number if that is taken.
-fn free_name(volume: &Path) -> PathBuf {
+pub(crate) fn free_name(volume: &Path) -> PathBuf {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let time = igloo_supervisor::time::format_ns(u64::try_from(now.as_nanos()).unwrap_or_default());
     let time: String = time.chars().take_while(|c| *c != '.').filter(|c| *c != ':').collect();

@@ -17,6 +17,7 @@ use rustix::mount::{MountPropagationFlags, OpenTreeFlags, UnmountFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::UnshareFlags;
 
+use super::archive;
 use crate::error::{Act, ContainerError, chain};
 use crate::protocol::{self, SandboxReply, SandboxRequest, Serve, Setup, ShimReply};
 use crate::spec::{Identity, User};
@@ -71,6 +72,14 @@ fn serve_first_message(socket: &OwnedFd) -> Result<ExitCode, ContainerError> {
             protocol::send(socket, &SandboxReply::Ready, &[])?;
             attend(socket, &signals, &filter)?;
         }
+        Setup::Pack { mapping, path } => {
+            let to = fds.pop().ok_or(ContainerError::Gone { peer: "supervisor" })?;
+            with_ids(socket, &mapping, || archive::pack(&path, to))?;
+        }
+        Setup::Unpack { mapping, path } => {
+            let from = fds.pop().ok_or(ContainerError::Gone { peer: "supervisor" })?;
+            with_ids(socket, &mapping, || archive::unpack(&path, from, mapping.identity != Identity::SingleUid))?;
+        }
         Setup::Remove { mapping, path } => match fork_mapped(&mapping, UnshareFlags::NEWUSER, false)? {
             Some(pid) => {
                 rustix::process::waitpid(Some(pid), WaitOptions::empty()).act("wait for a child")?;
@@ -83,6 +92,27 @@ fn serve_first_message(socket: &OwnedFd) -> Result<ExitCode, ContainerError> {
         },
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Does something as root of the containers, and tells when it is done. Files of root's projects have the ids that they
+/// have inside, so that root is root.
+fn with_ids(
+    socket: &OwnedFd,
+    mapping: &Mapping,
+    act: impl FnOnce() -> Result<(), ContainerError>,
+) -> Result<(), ContainerError> {
+    if mapping.identity == Identity::Root {
+        act()?;
+        return protocol::send(socket, &SandboxReply::Ready, &[]);
+    }
+    match fork_mapped(mapping, UnshareFlags::NEWUSER, false)? {
+        Some(pid) => rustix::process::waitpid(Some(pid), WaitOptions::empty()).act("wait for a child").map(drop),
+        None => {
+            become_root(mapping)?;
+            act()?;
+            protocol::send(socket, &SandboxReply::Ready, &[])
+        }
+    }
 }
 
 /// The kernel kills this process when the thread that started it ends.

@@ -9,6 +9,7 @@ mod secrets;
 mod system;
 pub mod task;
 pub mod verbs;
+pub mod volume;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -32,6 +32,7 @@ mod task;
 mod top;
 mod up;
 mod update;
+mod volume;
 mod wait;
 mod why;
 
@@ -65,6 +66,8 @@ pub enum Command {
     Ps(ps::Args),
     Logs(logs::Args),
     Exec(exec::Args),
+    #[command(subcommand)]
+    Volume(volume::Command),
     Audit(audit::Args),
     Restart(restart::RestartArgs),
     Start(restart::StartArgs),
@@ -127,6 +130,7 @@ pub fn run(command: Command, settings: &Settings, ui: &Ui) -> Result<ExitCode, C
         Command::Ps(args) => ps::run(&args, settings, ui)?,
         Command::Logs(args) => logs::run(&args, settings, ui)?,
         Command::Exec(args) => return exec::run(&args, settings, ui),
+        Command::Volume(command) => volume::run(&command, settings, ui)?,
         Command::Audit(args) => return audit::run(&args, settings, ui),
         Command::ExecIn(args) => return internal::exec(&args),
         Command::Restart(args) => restart::restart(&args, settings, ui)?,

@@ -31,4 +31,5 @@ mod secrets;
 mod shell;
 mod store;
 mod system;
+mod volume;
 mod world;
