@@ -514,7 +514,16 @@ pub(crate) static LIMITS: Table = Table {
     keys: &[
         key("memory", Kind::Text(Some(SIZE)), "Memory, `512M`.").also(&["mem", "mem_limit"]),
         key("cpus", Kind::Number, "Processors, also parts of one: `1.5`.").also(&["cpu"]),
-        key("pids", Kind::Integer(1, 4_194_304), "Processes and threads.").also(&["pids_limit", "processes"]),
+        key("pids", Kind::Integer(1, 4_194_304), "Processes and threads, 4096 unless said.")
+            .also(&["pids_limit", "processes"]),
+        key("shm", Kind::Text(Some(SIZE)), "Shared memory in /dev/shm, `64M` unless said.")
+            .also(&["shm_size", "shm-size"]),
+        key(
+            "nofile",
+            Kind::Integer(1, 1_073_741_816),
+            "Open files of each process; no more than you may have yourself.",
+        )
+        .also(&["ulimits", "ulimit", "files"]),
     ],
 };
 

@@ -633,6 +633,10 @@ pub struct Limits {
     pub cpus: Option<f64>,
     /// Processes and threads.
     pub pids: Option<u64>,
+    /// Bytes of `/dev/shm`, 64 MiB unless said.
+    pub shm: Option<u64>,
+    /// Open files of each process.
+    pub nofile: Option<u64>,
 }
 
 /// `[images.*]`.

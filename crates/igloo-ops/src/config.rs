@@ -91,7 +91,7 @@ fn service(s: &Service) -> Value {
         "profiles": s.profiles,
         "replicas": s.replicas,
         "task": s.task.is_some(),
-        "limits": { "memory": s.limits.memory, "cpus": s.limits.cpus, "pids": s.limits.pids },
+        "limits": { "memory": s.limits.memory, "cpus": s.limits.cpus, "pids": s.limits.pids, "shm": s.limits.shm, "nofile": s.limits.nofile },
         "stop-signal": s.stop_signal,
         "stop-grace": s.stop_grace.as_secs_f64(),
     })

@@ -290,5 +290,7 @@ fn limits(cx: &mut Context, entry: &Entry) -> Option<Limits> {
         None
     });
     let pids = fields.integer(cx, "pids").and_then(|n| u64::try_from(n).ok());
-    Some(Limits { memory, cpus, pids })
+    let shm = fields.parsed(cx, "shm", words::size);
+    let nofile = fields.integer(cx, "nofile").and_then(|n| u64::try_from(n).ok());
+    Some(Limits { memory, cpus, pids, shm, nofile })
 }

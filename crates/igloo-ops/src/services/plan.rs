@@ -279,10 +279,24 @@ fn container(
         limits: Limits { memory: declared.limits.memory, cpus: declared.limits.cpus, pids: declared.limits.pids },
         sandboxes: declared.sandboxes,
         read_only: declared.read_only,
+        shm: declared.limits.shm,
+        nofile: declared.limits.nofile.map(|wanted| clamped(ctx, name, wanted)),
         notify,
         ..ContainerSpec::default()
     };
     Ok((if declared.init { system::of(container, &project.id) } else { container }, hidden))
+}
+
+/// Open files, no more than the caller may have; that is told, since only root could raise it.
+fn clamped(ctx: &Context<'_>, name: &str, wanted: u64) -> u64 {
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    if wanted > most {
+        ctx.reporter.event(igloo_base::Event::Warning {
+            text: format!("`{name}` gets {most} open files, not {wanted}: you may have no more yourself"),
+            hint: Some("raise your own limit, `ulimit -Hn` shows it; or ask for less in `limits.nofile`".to_owned()),
+        });
+    }
+    wanted.min(most)
 }
 
 /// What it may reach beyond the project.

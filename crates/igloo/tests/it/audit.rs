@@ -23,7 +23,7 @@ volumes = ["data:/data", "./conf:/conf:ro", "tmpfs:/cache:size=1M"]
 packages = ["busybox-static"]
 user = "www-data"
 run = ["/bin/busybox", "sleep", "1000"]
-limits = { pids = 64 }
+limits = { pids = 64, shm = "16M", nofile = 1073741816 }
 
 [services.builder]
 packages = ["busybox-static"]
@@ -36,12 +36,17 @@ fn nothing_that_must_not_work_works() {
     for person in people() {
         // Limits are root's to set where control groups are of version 1.
         let limited = person.name == "root";
-        let manifest = if limited { MANIFEST.to_owned() } else { MANIFEST.replace("limits = { pids = 64 }\n", "") };
+        let manifest = if limited { MANIFEST.to_owned() } else { MANIFEST.replace("pids = 64, ", "") };
         let project = person.project("audited", &manifest);
         fs::create_dir(project.join("conf")).expect("mkdir");
         person.own(&project);
         assert!(person.igloo(&project, &["audit"]).fails().contains("igloo up"));
-        person.igloo(&project, &["up", "--wait"]).ok();
+        let up = person.igloo(&project, &["up", "--wait"]);
+        // No system lets anybody have so many files.
+        assert!(up.stderr().contains("not 1073741816"), "{up:?}");
+        up.ok();
+        let shm = person.igloo(&project, &["exec", "user", "/bin/busybox", "df", "-k", "/dev/shm"]).ok();
+        assert!(shm.contains(" 16384 "), "{shm}");
         let text = person.igloo(&project, &["audit", "--brief"]);
         println!("{}\n{}", person.name, text.stdout());
         let audited = person.igloo(&project, &["audit", "--json"]).json();
