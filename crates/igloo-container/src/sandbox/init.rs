@@ -4,6 +4,7 @@
 //! ends; its child takes up the identity of root inside and runs the binary again from a read-only mount, so that
 //! nothing inside can ever write to it; that is PID 1, which forks a shim per container and reaps.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -232,6 +233,7 @@ fn move_to_own_root(store: OwnedFd) -> Result<(), ContainerError> {
 
 /// Starts shims until the supervisor is gone. When this process ends, the kernel ends everything else here.
 fn attend(socket: &OwnedFd, signals: &OwnedFd, filter: &seccomp::Filter) -> Result<(), ContainerError> {
+    let mut shims = BTreeSet::new();
     loop {
         let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
         match rustix::event::poll(&mut fds, None::<&Timespec>) {
@@ -239,14 +241,14 @@ fn attend(socket: &OwnedFd, signals: &OwnedFd, filter: &seccomp::Filter) -> Resu
             Err(e) => return Err(e).act("wait for requests"),
         }
         let asked = !fds[0].revents().is_empty();
-        reap(signals);
+        reap(signals, &mut shims);
         if !asked {
             continue;
         }
         let Some((SandboxRequest::Spawn, fds)) = protocol::receive(socket, "supervisor")? else { return Ok(()) };
         let Ok([control, stdin, stdout, stderr]) = <[OwnedFd; 4]>::try_from(fds) else { continue };
         match sys::fork(UnshareFlags::empty(), false) {
-            Ok(Fork::Parent(_)) => {}
+            Ok(Fork::Parent(pid)) => drop(shims.insert(pid.as_raw_nonzero().get())),
             Ok(Fork::Child) => sys::exit_now(shim::run(control, [stdin, stdout, stderr], filter)),
             Err(e) => {
                 let message = format!("cannot start a shim: {e}");
@@ -256,10 +258,28 @@ fn attend(socket: &OwnedFd, signals: &OwnedFd, filter: &seccomp::Filter) -> Resu
     }
 }
 
-/// Collects the shims that ended and what containers left behind.
-fn reap(signals: &OwnedFd) {
+/// Collects the shims that ended and what containers left behind. A shim that is killed while its container is being made
+/// leaves processes that wait for it, and hold its socket, so that nobody would ever learn of its end.
+fn reap(signals: &OwnedFd, shims: &mut BTreeSet<i32>) {
     // A few pending signals are one; how many does not matter, since all children are looked at.
     let mut buffer = [0; 1024];
     while rustix::io::read(signals.as_fd(), &mut buffer).is_ok_and(|n| n > 0) {}
-    while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
+    let mut ended = false;
+    while let Ok(Some((pid, _))) = rustix::process::wait(WaitOptions::NOHANG) {
+        ended |= shims.remove(&pid.as_raw_nonzero().get());
+    }
+    if !ended {
+        return;
+    }
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<i32>().ok());
+        if parent == Some(1)
+            && !shims.contains(&pid)
+            && let Some(pid) = Pid::from_raw(pid)
+        {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+    }
 }
