@@ -204,6 +204,15 @@ fn containers_of_a_flake_are_described_by_nix() {
     }
 }
 
+/// Takes containers down however a test ends.
+struct Down<'d>(&'d dyn Fn());
+
+impl Drop for Down<'_> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 /// Each and all, up and down, and a look inside. By root alone: the others need a control group that somebody gives them.
 #[test]
 fn containers_of_a_flake_run() {
@@ -233,8 +242,14 @@ fn containers_of_a_flake_run() {
             assert!(output.status.success(), "{}: {name}: {said}", person.name);
             String::from_utf8_lossy(&output.stdout).into_owned()
         };
+        let _down = Down(&|| {
+            let mut command = person.command(&scripts["containers-down"]);
+            let _ = command.current_dir(&directory).env("IGLOO_DATA_DIR", directory.join("data")).output();
+        });
         run("httpserver-up", &[]);
-        let fetched = run("httpserver-shell", &["busybox", "wget", "-qO-", "http://127.0.0.1:80/"]);
+        // The init is ready when it has started the server, which listens a moment later.
+        let patient = "until busybox wget -qO- http://127.0.0.1:80/ 2> /tmp/why; do busybox sleep 0.05; done";
+        let fetched = run("httpserver-shell", &["busybox", "timeout", "20", "bash", "-c", patient]);
         assert_eq!(fetched, "of a NixOS module", "{}", person.name);
         let system = run("httpserver-shell", &["readlink", "/run/current-system"]);
         assert!(system.contains("-nixos-system-httpserver-"), "{system}");
