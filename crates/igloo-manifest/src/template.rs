@@ -2,7 +2,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | `${NAME}` | the variable; without one, `up` fails |
+//! | `${NAME}` | the variable, of who brings it up or of the project's `.env`; without one, `up` fails |
 //! | `${NAME:-text}` | `text` if there is none or an empty one |
 //! | `${NAME-text}` | `text` if there is none |
 //! | `${NAME:+text}`, `${NAME+text}` | `text` if there is one (that isn't empty), else nothing |

@@ -1,10 +1,11 @@
 //! `igloo init`.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use igloo_base::file::{At, create_dirs, read_optional, write_atomic};
+use igloo_base::file::{At, create_dirs, write_atomic};
 pub use igloo_manifest::compose::Note;
 use igloo_manifest::edit::{self, Edit};
 use igloo_manifest::{ImageKind, compose, templates};
@@ -13,6 +14,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::error::OpsError;
 use crate::project::{self, MANIFEST};
+use crate::services::secrets::{DOT_ENV, env_file};
 use crate::shell::default_suite;
 
 /// Names of the templates and a line about each.
@@ -37,7 +39,7 @@ pub struct Import<'o> {
     pub packages: bool,
 }
 
-/// Largest compose file and `.env`.
+/// Largest compose file.
 const MAX_COMPOSE: u64 = 4 << 20;
 
 /// Writes a manifest made from a compose file into a directory that has none; what a person should look at.
@@ -48,19 +50,13 @@ pub fn import(ctx: &Context<'_>, directory: &Path, import: &Import<'_>) -> Resul
         return Err(OpsError::NoCompose { path: from, why: "it is larger than 4 MiB".to_owned() });
     }
     let text = std::fs::read_to_string(&from).at("read", &from)?;
-    let env = read_optional(from.with_file_name(".env"))?.unwrap_or_default();
-    let variables = String::from_utf8_lossy(&env);
-    let variable = |line: &str| {
-        let (name, value) = line.trim().trim_start_matches("export ").split_once('=')?;
-        let value = value.trim();
-        let bare = ['"', '\''].iter().find_map(|q| value.strip_prefix(*q)?.strip_suffix(*q));
-        (!name.starts_with('#')).then(|| (name.trim().to_owned(), bare.unwrap_or(value).to_owned()))
-    };
+    let env = from.with_file_name(DOT_ENV);
+    let variables = if env.is_file() { env_file(&env)?.into_iter().collect() } else { BTreeMap::new() };
     let options = compose::Options {
         name: project_name(directory),
         suite: import.packages.then(|| default_suite(ctx, directory)).transpose()?,
         registry: import.registry.map(|host| host.trim_end_matches('/').to_owned()),
-        variables: variables.lines().filter_map(variable).collect(),
+        variables,
     };
     let bad = |e: compose::BadCompose| OpsError::NoCompose { path: from.clone(), why: e.to_string() };
     let imported = compose::import(&text, &options).map_err(bad)?;

@@ -51,9 +51,10 @@ pub fn open(ctx: &Context<'_>, start: &Path) -> Result<Project, OpsError> {
 fn generated(ctx: &Context<'_>, directory: &Path, manifest: &Path) -> Result<Project, OpsError> {
     let directory = fs::canonicalize(directory).at("open", directory)?;
     let text = fs::read_to_string(manifest).at("read", manifest)?;
-    let name = igloo_manifest::parse(&text, manifest)?.project.name;
+    let mut parsed = igloo_manifest::parse(&text, manifest)?;
+    let name = &parsed.project.name;
     // Beside a project of the same name with a manifest of its own.
-    let id = ProjectId::new(&name, &directory.join(GENERATED));
+    let id = ProjectId::new(name, &directory.join(GENERATED));
     let files = ctx.dirs.state.join("manifests").join(&id.0);
     create_dirs(&files)?;
     if read_optional(files.join(MANIFEST))?.as_deref() != Some(text.as_bytes()) {
@@ -61,7 +62,9 @@ fn generated(ctx: &Context<'_>, directory: &Path, manifest: &Path) -> Result<Pro
     }
     let used = files.join("used");
     fs::File::create(&used).at("write", &used)?;
-    of_text(&directory, &files, id, text)
+    // Findings in it are shown with the copy's name, which stays.
+    parsed.path = files.join(MANIFEST);
+    of_parsed(&directory, &files, id, parsed, text)
 }
 
 /// The nearest directory at or above `start` with a manifest, symlinks resolved.
@@ -82,12 +85,18 @@ fn read(directory: &Path) -> Result<Project, OpsError> {
 
 /// A project of this text in this directory, whatever its manifest's file says.
 pub fn from_text(directory: &Path, text: String) -> Result<Project, OpsError> {
-    let name = igloo_manifest::parse(&text, &directory.join(MANIFEST))?.project.name;
-    of_text(directory, directory, ProjectId::new(&name, directory), text)
+    let manifest = igloo_manifest::parse(&text, &directory.join(MANIFEST))?;
+    let id = ProjectId::new(&manifest.project.name, directory);
+    of_parsed(directory, directory, id, manifest, text)
 }
 
-fn of_text(directory: &Path, files: &Path, id: ProjectId, text: String) -> Result<Project, OpsError> {
-    let manifest = igloo_manifest::parse(&text, &files.join(MANIFEST))?;
+fn of_parsed(
+    directory: &Path,
+    files: &Path,
+    id: ProjectId,
+    manifest: Manifest,
+    text: String,
+) -> Result<Project, OpsError> {
     let lock_path = files.join(LOCK);
     let lock_text = match read_optional(&lock_path)? {
         None => None,

@@ -151,12 +151,12 @@ fn environment(import: &mut Import<'_>, node: &Node, out: &mut Out) {
         let mut pairs: Vec<(String, String)> = Vec::new();
         for item in env.items().iter().filter_map(Node::text) {
             match item.split_once('=') {
-                Some((name, text)) => pairs.push((name.to_owned(), asked(import, text))),
+                Some((name, text)) => pairs.push((name.to_owned(), asked(text))),
                 None => pairs.push((item.to_owned(), format!("${{{item}:-}}"))),
             }
         }
         for (name, node) in env.entries() {
-            let text = node.text().map_or_else(|| format!("${{{name}:-}}"), |text| asked(import, text));
+            let text = node.text().map_or_else(|| format!("${{{name}:-}}"), asked);
             pairs.push((name.clone(), text));
         }
         if !pairs.is_empty() {

@@ -32,6 +32,7 @@ services:
       <<: *env
       DATABASE_URL: postgres://shop:${DB_PASSWORD}@db/shop
       PRICE: 5$$
+      NESTED: ${A:-$B} $${C}
       HOME_PAGE:
     ports:
       - "8080:80"
@@ -80,9 +81,12 @@ fn a_compose_file_becomes_a_manifest() {
     let web = &manifest.services["web"];
     assert_eq!(web.image.as_deref(), Some("registry.example/acme/web:7"));
     assert_eq!(web.run, ["serve", "--name", "the shop", "--port"], "{text}");
-    assert_eq!(web.content.env["DATABASE_URL"], "postgres://shop:${DB_PASSWORD:-s3cret}@db/shop");
+    assert_eq!(web.content.env["DATABASE_URL"], "postgres://shop:${DB_PASSWORD:-}@db/shop");
     assert_eq!(web.content.env["SECRET"], "${SECRET_KEY:?needed}");
     assert_eq!((web.content.env["PRICE"].as_str(), web.content.env["HOME_PAGE"].as_str()), ("5$$", "${HOME_PAGE:-}"));
+    // What `.env` has is for whoever brings it up, and stays there.
+    assert!(!text.contains("s3cret"), "{text}");
+    assert_eq!(web.content.env["NESTED"], "${A:-${B:-}} $${C}");
     assert_eq!(web.ports.len(), 6);
     assert_eq!(web.volumes.len(), 5);
     assert_eq!(web.needs.len(), 2);

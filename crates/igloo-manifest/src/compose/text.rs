@@ -36,26 +36,27 @@ fn braced(text: &str) -> String {
     out
 }
 
-/// A value of `environment`: asked for when the service starts, with what `.env` has as the default. As compose has it, a
+/// A value of `environment`: asked for when the service starts, since what it asks for may be secret. As compose has it, a
 /// variable that isn't set is empty.
-pub(super) fn asked(import: &Import<'_>, text: &str) -> String {
+pub(super) fn asked(text: &str) -> String {
     let braced = braced(text);
     let mut out = String::new();
     let mut rest = braced.as_str();
-    while let Some(at) = rest.find("${") {
-        out.push_str(&rest[..at + 2]);
-        let after = &rest[at + 2..];
-        let end = after.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(after.len());
-        let name = &after[..end];
-        out.push_str(name);
-        rest = &after[end..];
-        if let Some(known) = import.options.variables.get(name).filter(|_| rest.starts_with(['}', ':', '-'])) {
-            let close = rest.find('}').unwrap_or(0);
-            let _ = write!(out, ":-{}", known.replace('$', "$$").replace('}', ""));
-            rest = &rest[close..];
-        } else if rest.starts_with('}') {
+    while let Some(at) = rest.find('$') {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        // A dollar sign, a variable, or nothing of either kind.
+        let length = match from.strip_prefix("${") {
+            Some(name) => 2 + name.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(name.len()),
+            None if from.starts_with("$$") => 2,
+            None => 1,
+        };
+        let (taken, after) = from.split_at(length);
+        out.push_str(taken);
+        if taken.len() > 2 && after.starts_with('}') {
             out.push_str(":-");
         }
+        rest = after;
     }
     out.push_str(rest);
     out

@@ -5,7 +5,7 @@ pub mod copy;
 mod instances;
 pub(crate) mod network;
 mod plan;
-mod secrets;
+pub(crate) mod secrets;
 mod system;
 pub mod task;
 pub mod verbs;

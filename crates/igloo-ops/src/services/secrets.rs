@@ -18,6 +18,8 @@ use crate::project::Project;
 
 /// Where secrets are in a container.
 pub(super) const PLACE: &str = "/run/secrets";
+/// Name of the file of variables that is read without being named.
+pub(crate) const DOT_ENV: &str = ".env";
 /// Larger things are data, not secrets; all of a project's travel in one message.
 const MAX_SECRET: u64 = 256 << 10;
 /// Longest file of variables.
@@ -35,13 +37,18 @@ pub(super) fn variables(
         variables.extend(env_file(&project.directory.join(file))?);
     }
     let mut hidden: Vec<String> = variables.keys().cloned().collect();
+    let asks = declared.content.env.values().any(|value| template::asks(value));
+    let beside = if asks { beside(project)? } else { BTreeMap::new() };
     for (name, value) in &declared.content.env {
-        let value = template::expand(value, &|name| own(ctx, name)).map_err(|unset| OpsError::Unset {
-            service: service.to_owned(),
-            name: name.clone(),
-            variable: unset.name,
-            why: unset.why,
-        })?;
+        let value =
+            template::expand(value, &|name| own(ctx, name).or_else(|| beside.get(name).cloned())).map_err(|unset| {
+                OpsError::Unset {
+                    service: service.to_owned(),
+                    name: name.clone(),
+                    variable: unset.name,
+                    why: unset.why,
+                }
+            })?;
         variables.insert(name.clone(), value);
     }
     hidden.retain(|name| !declared.content.env.contains_key(name));
@@ -55,9 +62,16 @@ fn own(ctx: &Context<'_>, name: &str) -> Option<String> {
     found.1.to_str().map(str::to_owned)
 }
 
+/// The variables of the project's `.env`, for what the caller's environment lacks. It is a file that nobody shares, so that
+/// what is secret needn't be in igloo.toml.
+fn beside(project: &Project) -> Result<BTreeMap<String, String>, OpsError> {
+    let file = project.directory.join(DOT_ENV);
+    if file.is_file() { Ok(env_file(&file)?.into_iter().collect()) } else { Ok(BTreeMap::new()) }
+}
+
 /// The variables of a file: `NAME=value`, `export NAME=value`; `'…'` is taken as it is, in `"…"` a backslash means what
 /// it does in a shell. Nothing is interpolated.
-fn env_file(path: &Path) -> Result<Vec<(String, String)>, OpsError> {
+pub(crate) fn env_file(path: &Path) -> Result<Vec<(String, String)>, OpsError> {
     let text = read(path, MAX_ENV_FILE)?;
     let text = String::from_utf8(text).map_err(|_| OpsError::EnvFile {
         path: path.to_owned(),
@@ -125,9 +139,13 @@ pub(super) fn secrets(
                 let path = project.directory.join(path);
                 read(&path, MAX_SECRET).map_err(|e| bad(crate::error::chain(&e)))?
             }
-            Secret::Env(variable) => {
-                own(ctx, variable).ok_or_else(|| bad(format!("the variable `{variable}` is not set")))?.into_bytes()
-            }
+            Secret::Env(variable) => match own(ctx, variable) {
+                Some(value) => value.into_bytes(),
+                None => {
+                    let value = beside(project)?.remove(variable);
+                    value.ok_or_else(|| bad(format!("the variable `{variable}` is not set")))?.into_bytes()
+                }
+            },
             Secret::Command(words) => said(ctx, project, words).map_err(bad)?,
         };
         files.push((name.clone(), Content(content)));

@@ -47,6 +47,8 @@ fn a_compose_file_is_carried_over_and_runs() {
         let made = person.igloo(&directory, &["init", "--from", "compose.yaml"]);
         assert!(made.stderr().contains("`postgres:16-alpine` is Debian's postgresql here"), "{}", made.stderr());
         assert!(made.stderr().contains("compose.yaml:22: `privileged` is left out"), "{}", made.stderr());
+        let text = fs::read_to_string(directory.join("igloo.toml")).expect("read");
+        assert!(!text.contains("s3cret"), "{text}");
         // An image of a file is meant as it is written.
         person.igloo(&directory, &["up", "--wait"]).ok();
         let exec = |service: &str, words: &[&str]| {
